@@ -1,0 +1,149 @@
+"What a person may get wrong: each mistake is told in one sentence that names the place, and no row is lost."
+import gzip
+
+import pandas as pd
+import pytest
+
+from recsys_lib.core import InputError, to_day
+from recsys_lib.data import Dataset, ingest
+from recsys_lib.split import plan_periods
+
+FILES = 'articles.csv', 'customers.csv', 'transactions_train.csv'
+
+
+def edit(folder, name, change):
+    "Rewrite a file's text."
+    path = folder / name
+    path.write_text(change(path.read_text()))
+
+
+def change_rows(folder, name, change):
+    "Rewrite a file as a table of texts."
+    table = pd.read_csv(folder / name, dtype=str, keep_default_na=False)
+    change(table).to_csv(folder / name, index=False)
+
+
+def set_some(column, value, share=.1):
+    "Overwrite a column in every so manieth row."
+    def change(t):
+        t.loc[t.index % round(1 / share) == 0, column] = value
+        return t
+    return change
+
+
+STOPS = {
+    'missing file: transactions': (lambda d: (d / 'transactions_train.csv').unlink(), 'transactions_train.csv: no such file'),
+    'missing file: articles': (lambda d: (d / 'articles.csv').unlink(), 'articles.csv: no such file'),
+    'missing column in transactions': (lambda d: change_rows(d, 'transactions_train.csv', lambda t: t.drop(columns='t_dat')), 'transactions_train.csv: column t_dat is missing'),
+    'missing column in articles': (lambda d: change_rows(d, 'articles.csv', lambda t: t.rename(columns={'article_id': 'sku'})), 'articles.csv: column article_id is missing'),
+    'missing column in customers': (lambda d: change_rows(d, 'customers.csv', lambda t: t.drop(columns='customer_id')), 'customers.csv: column customer_id is missing'),
+    'empty file': (lambda d: (d / 'transactions_train.csv').write_text(''), 'transactions_train.csv: the file is empty'),
+    'header only': (lambda d: edit(d, 'transactions_train.csv', lambda s: s.split('\n')[0] + '\n'), 'transactions_train.csv: no rows below the header'),
+    'unparsable dates': (lambda d: change_rows(d, 'transactions_train.csv', set_some('t_dat', '20/09/2020')), "t_dat is not a date YYYY-MM-DD"),
+    'ids that join nothing': (lambda d: change_rows(d, 'transactions_train.csv', set_some('article_id', '9999999999', 1)), 'article_id is not in the articles file'),
+    'prices that are words': (lambda d: change_rows(d, 'transactions_train.csv', set_some('price', 'cheap')), 'price is not a number'),
+    'many duplicate articles': (lambda d: change_rows(d, 'articles.csv', lambda t: pd.concat([t, t])), 'article_id is a duplicate'),
+}
+
+
+@pytest.mark.parametrize('case', STOPS)
+def test_a_mistake_stops_the_run_with_its_place(twin, copy_of, tmp_path, case):
+    damage, message = STOPS[case]
+    folder = copy_of(twin); damage(folder)
+    with pytest.raises(InputError) as told: ingest(folder, tmp_path / 'data')
+    assert message in str(told.value)
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(InputError, match='nowhere: no such folder'): ingest(tmp_path / 'nowhere', tmp_path / 'data')
+
+
+def rows_of(folder):
+    return pd.read_csv(folder / 'transactions_train.csv', dtype=str, keep_default_na=False)
+
+
+def rejected(data):
+    path = data / 'rejects.transactions_train.parquet'
+    return pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=['content', 'reason'])
+
+
+def test_a_file_cut_in_mid_row_loses_only_that_row(twin, copy_of, tmp_path):
+    folder = copy_of(twin)
+    edit(folder, 'transactions_train.csv', lambda s: s[:-60])
+    lines = (folder / 'transactions_train.csv').read_text().split('\n')[1:]
+    meta = ingest(folder, tmp_path / 'data')
+    bad = rejected(tmp_path / 'data')
+    assert meta['transactions'] + len(bad) == len(lines) and len(bad) == 1
+    assert bad.content[0] == lines[-1] and f'line {len(lines) + 1}' in bad.reason[0]
+
+
+def test_a_few_bad_rows_are_set_aside_with_their_reason(twin, copy_of, tmp_path):
+    folder = copy_of(twin); rows = rows_of(folder)
+    bad = {5: ('t_dat', 'yesterday', 't_dat is not a date YYYY-MM-DD'), 50: ('price', '-0.01', 'price is negative'),
+           99: ('customer_id', '', 'customer_id is empty'), 120: ('article_id', '0000000000', 'article_id is not in the articles file')}
+    for row, (column, value, _) in bad.items(): rows.loc[row, column] = value
+    rows.to_csv(folder / 'transactions_train.csv', index=False)
+    meta = ingest(folder, tmp_path / 'data')
+    assert meta['transactions'] == len(rows) - len(bad) and meta['rejected']['transactions_train'] == len(bad)
+    assert sorted(rejected(tmp_path / 'data').reason) == sorted(reason for _, _, reason in bad.values())
+
+
+def test_a_duplicate_article_is_set_aside_and_costs_no_sale(twin, copy_of, tmp_path):
+    folder = copy_of(twin)
+    change_rows(folder, 'articles.csv', lambda t: pd.concat([t, t.head(1).assign(prod_name='zzz another name')]))
+    meta = ingest(folder, tmp_path / 'data')
+    assert meta['rejected']['articles'] == 1 and meta['transactions'] == len(rows_of(folder))
+
+
+def test_identical_rows_are_quantities(twin, copy_of, tmp_path):
+    folder = copy_of(twin)
+    change_rows(folder, 'transactions_train.csv', lambda t: pd.concat([t, t.head(100), t.head(100)]))
+    assert ingest(folder, tmp_path / 'data')['transactions'] == len(rows_of(folder)) == len(rows_of(twin)) + 200
+
+
+def test_customers_are_optional_and_unknown_ones_are_kept(twin, copy_of, tmp_path):
+    folder = copy_of(twin); known = ingest(folder, tmp_path / 'all')
+    buyers = rows_of(folder).customer_id.nunique()
+    change_rows(folder, 'customers.csv', lambda t: t.head(3))
+    assert ingest(folder, tmp_path / 'few')['users'] in range(buyers, buyers + 4)
+    (folder / 'customers.csv').unlink()
+    assert ingest(folder, tmp_path / 'none')['users'] == buyers <= known['users']
+
+
+def test_a_customer_without_purchases_is_known_and_last(twin, copy_of, tmp_path):
+    folder = copy_of(twin)
+    change_rows(folder, 'customers.csv', lambda t: pd.concat([t.head(1).assign(customer_id='0' * 64), t]))
+    ingest(folder, tmp_path / 'data'); dataset = Dataset(tmp_path / 'data')
+    user = dataset.user_frame.index[dataset.user_frame.customer_id == '0' * 64][0]
+    assert user >= dataset.n_users_at(dataset.meta['last_day'] + 1) and not (dataset.transactions.execute().user_idx == user).any()
+
+
+def test_only_the_required_columns_are_needed(twin, copy_of, tmp_path):
+    folder = copy_of(twin); (folder / 'customers.csv').unlink()
+    change_rows(folder, 'articles.csv', lambda t: t[['article_id']])
+    change_rows(folder, 'transactions_train.csv', lambda t: t[['t_dat', 'customer_id', 'article_id']])
+    assert ingest(folder, tmp_path / 'data')['transactions'] == len(rows_of(folder))
+
+
+def test_all_purchases_on_one_day(twin, copy_of, tmp_path):
+    folder = copy_of(twin)
+    change_rows(folder, 'transactions_train.csv', lambda t: t.assign(t_dat='2020-09-20'))
+    ingest(folder, tmp_path / 'data')
+    with pytest.raises(InputError, match='at least 3 are needed'): plan_periods(Dataset(tmp_path / 'data'))
+
+
+def test_parquet_and_gzip_say_the_same_as_csv(twin, copy_of, tmp_path):
+    expected = ingest(twin, tmp_path / 'csv')['fingerprint']
+    folder = copy_of(twin)
+    for name in FILES:
+        table = pd.read_csv(folder / name, dtype=str)
+        if name == 'articles.csv':
+            with gzip.open(folder / f'{name}.gz', 'wt') as f: f.write((folder / name).read_text())
+        else: table.to_parquet(folder / name.replace('.csv', '.parquet'))
+        (folder / name).unlink()
+    assert ingest(folder, tmp_path / 'parquet')['fingerprint'] == expected
+
+
+def test_dates_are_days():
+    assert to_day('1970-01-02') == 1
+    with pytest.raises(InputError, match='expected YYYY-MM-DD'): to_day('2020-9-1x')
