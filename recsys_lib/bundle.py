@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'KINDS', 'TEXT_COLUMNS', 'TextColumn', 'IdIndex', 'BundleParts', 'write_bundle', 'describe', 'verify_bundle',
-           'Recommender', 'build_bundle']
+           'Bundle', 'interactions', 'Recommender', 'build_bundle']
 
-# %% ../nbs/70_bundle.ipynb #a81f48fa
+# %% ../nbs/70_bundle.ipynb #dc70cd7c
 import os, shutil
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 
 from .core import InputError, Run, read_json, sha256, stage, to_date, to_day, write_json
-from .retrieval import (KIND_WEIGHT, PURCHASE, USER_COLUMNS, VIEW, CART, Histories, History, Retriever, RetrievalSettings, Tally,
+from .retrieval import (CART, PURCHASE, USER_COLUMNS, VIEW, Histories, History, Retriever, RetrievalSettings, best_first,
                                   graph_inputs, history_of)
 
 SCHEMA = 1  # of the bundle; raised when an older reader could not use it
@@ -131,56 +131,72 @@ def verify_bundle(
             raise InputError(f"{path}: altered; its content is not what the manifest lists (sha256 {expected['sha256'][:12]}...)")
     return manifest
 
-# %% ../nbs/70_bundle.ipynb #8f5442f5
-KINDS = {'purchase': PURCHASE, 'view': VIEW, 'cart': CART}
-
-class Recommender:
-    "Answers from a bundle. Thread-safe."
+# %% ../nbs/70_bundle.ipynb #71bfd70a
+class Bundle:
+    "An opened bundle: its arrays, memory-mapped, the names of things, and everybody's history."
     def __init__(self,
         folder: 'str | Path',  # bundle/<version>, or a link to it
-        threads: int = 1,  # of ONNX Runtime; a server runs several workers instead
         verify: bool = True,  # check all files against the manifest
     ):
         self.folder = Path(folder).resolve()
         self.manifest = verify_bundle(self.folder) if verify else read_json(self.folder / 'manifest.json')
-        a = {Path(n).stem: np.load(self.folder / n, mmap_mode='r', allow_pickle=False) for n in self.manifest['files'] if n.endswith('.npy')}
-        text = lambda name: TextColumn(a[f'{name}_offsets'], a[f'{name}_data'])
         self.version, self.asof = self.manifest['version'], to_day(self.manifest['asof'])
-        self.retriever = Retriever({k: np.asarray(v) for k, v in a.items()}, RetrievalSettings(**self.manifest['retrieval']))
-        self.histories = Histories(*(a[f'history_{f}'] for f in Histories.__dataclass_fields__))
+        self.settings = RetrievalSettings(**self.manifest['retrieval'])
+        self.arrays = a = {Path(n).stem: np.load(self.folder / n, mmap_mode='r', allow_pickle=False) for n in self.manifest['files'] if n.endswith('.npy')}
+        text = lambda name: TextColumn(a[f'{name}_offsets'], a[f'{name}_data'])
         self.article_ids, self.customer_ids = text('article_ids'), text('customer_ids')
         self.item_index, self.user_index = IdIndex(self.article_ids, a['article_order']), IdIndex(self.customer_ids, a['customer_order'])
         self.text = {c: text(f'text_{c}') for c in self.manifest['text']}
-        self.department, self.price = a['department'], a['price']
-        options = onnxruntime.SessionOptions(); options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(str(self.folder / 'ranker.onnx'), options, providers=['CPUExecutionProvider'])
+        self.histories = Histories(*(a[f'history_{f}'] for f in Histories.__dataclass_fields__))
 
     def customers(self, customer_ids: list, now: 'int | None' = None) -> History:
         "The histories of customers by id; an unknown one has an empty history."
-        return self.histories.batch([self.user_index(c) for c in customer_ids], self.asof if now is None else now, self.retriever.settings.history)
+        return self.histories.batch([self.user_index(c) for c in customer_ids], self.asof if now is None else now, self.settings.history)
 
     def visitors(self,
         events: list,  # one list a visitor of dicts: article_id; optional date (ISO), kind (purchase, view, cart), price, channel
         age: 'list | None' = None,  # years, None where unknown
     ) -> History:
         "The histories of visitors, from what they did. Raises `InputError` for an article that is not in the catalogue."
-        lists = []
-        for one in events:
-            days = [to_day(e['date']) if e.get('date') else self.asof for e in one]; now = max([self.asof, *days])
-            rows = [self._event(e, now - day) for e, day in zip(one, days)]
-            lists.append([row for _, row in sorted(zip(days, rows), key=lambda pair: pair[0])])
         user = np.full((len(events), len(USER_COLUMNS)), np.nan, np.float32)
         if age is not None: user[:, USER_COLUMNS.index('age')] = [np.nan if a is None else a for a in age]
-        return history_of(lists, self.retriever.settings.history, user)
+        return history_of([interactions(self, one) for one in events], self.settings.history, user)
 
-    def _event(self, event: dict, days: int) -> tuple:
-        "An interaction as `history_of` takes it. An article that was never sold says nothing yet: -1."
-        i = self.item_index(event['article_id'])
+    def describe(self, i: int) -> dict:
+        "What is said of an article in an answer: its id and its texts."
+        return {'article_id': self.article_ids[i], **{c: t[i] for c, t in self.text.items()}}
+
+# %% ../nbs/70_bundle.ipynb #9efd3d94
+KINDS = {'purchase': PURCHASE, 'view': VIEW, 'cart': CART}
+
+def interactions(
+    bundle: Bundle,
+    events: list,  # of one visitor: dicts with article_id; optional date (ISO), kind, price, channel
+) -> list:  # as `history_of` takes them, oldest first
+    "What one visitor did. An event without a date is of the bundle's date; one of an article that was never sold says nothing yet."
+    days = [to_day(e['date']) if e.get('date') else bundle.asof for e in events]
+    now, out = max([bundle.asof, *days]), []
+    for day, event in sorted(zip(days, events), key=lambda pair: pair[0]):
+        i, kind = bundle.item_index(event['article_id']), event.get('kind') or 'purchase'
         if i < 0: raise InputError(f"article_id {event['article_id']!r} is not in the catalogue")
-        kind = event.get('kind', 'purchase')
         if kind not in KINDS: raise InputError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
-        price = event.get('price'); known = i < self.retriever.n_items
-        return (i if known else -1, float(days), float(self.price[i]) if price is None and known else float(price or 0), event.get('channel', 2), KINDS[kind])
+        if i >= len(bundle.arrays['price']): continue
+        price = bundle.arrays['price'][i] if event.get('price') is None else event['price']
+        out.append((i, float(now - day), float(price), event.get('channel') or 2, KINDS[kind]))
+    return out
+
+# %% ../nbs/70_bundle.ipynb #6e63e9e0
+class Recommender(Bundle):
+    "Answers from a bundle. Thread-safe."
+    def __init__(self,
+        folder: 'str | Path',  # bundle/<version>, or a link to it
+        threads: int = 1,  # of ONNX Runtime; a server runs several workers instead. 0: all cores
+        verify: bool = True,  # check all files against the manifest
+    ):
+        super().__init__(folder, verify)
+        self.retriever = Retriever(self.arrays, self.settings)
+        options = onnxruntime.SessionOptions(); options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(str(self.folder / 'ranker.onnx'), options, providers=['CPUExecutionProvider'])
 
     def candidates(self, history: History, exclude=None): return self.retriever.candidates(history, exclude)
 
@@ -190,12 +206,9 @@ class Recommender:
         exclude: 'np.ndarray | None' = None,  # (B, E) int32 item_idx not to be recommended, padded with -1
     ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) item_idx and scores, best first, padded with -1 and -inf
         "The k best candidates by the ranker."
-        if not 1 <= k <= self.retriever.settings.candidates: raise InputError(f"k = {k}: expected 1 to {self.retriever.settings.candidates}")
+        if not 1 <= k <= self.settings.candidates: raise InputError(f"k = {k}: expected 1 to {self.settings.candidates}")
         candidates = self.candidates(history, exclude)
-        score = self.session.run(['score'], graph_inputs(candidates, history))[0]
-        score = np.where(candidates.ids >= 0, score, np.float32(-np.inf))
-        order = np.argsort(-score, 1, kind='stable')[:, :k]
-        return np.take_along_axis(candidates.ids, order, 1), np.take_along_axis(score, order, 1)
+        return best_first(candidates.ids, self.session.run(['score'], graph_inputs(candidates, history))[0], k)
 
     def similar_items(self,
         items: list,  # item_idx
@@ -204,21 +217,17 @@ class Recommender:
         "Articles like given ones. One that was never sold gets what sells in its department."
         items = np.asarray(items, np.int32); sold = items < self.retriever.n_items
         ids, scores = self.retriever.similar(np.where(sold, items, 0), k)
-        for b in np.flatnonzero(~sold): ids[b], scores[b] = self._department_top(int(self.department[items[b]]), k)
+        for b in np.flatnonzero(~sold): ids[b], scores[b] = self.department_top(int(self.arrays['department'][items[b]]), k)
         return ids, scores
 
-    def _department_top(self, department: int, k: int):
+    def department_top(self, department: int, k: int) -> 'tuple[np.ndarray, np.ndarray]':  # (k,) item_idx and scores
         "What sells in a department, or at all where nothing of it was sold."
         source = self.retriever.sources['category']
         inside = 0 <= department < len(source.best) and source.best[department, 0] >= 0
-        top = (source.best[department] if inside else self.retriever.sources['popularity'].best[0])[:k]
-        top = np.pad(top, (0, k - len(top)), constant_values=-1)
-        score = source.scores if inside else self.retriever.sources['popularity'].scores[0]
-        return top, np.where(top >= 0, score[top], -np.inf)
-
-    def describe(self, i: int) -> dict:
-        "What is said of an article in an answer: its id and its texts."
-        return {'article_id': self.article_ids[i], **{c: t[i] for c, t in self.text.items()}}
+        if not inside: source, top = self.retriever.sources['popularity'], self.retriever.sources['popularity'].best[0]
+        else: top = source.best[department]
+        top = np.pad(top[:k], (0, max(0, k - len(top))), constant_values=-1)
+        return top, np.where(top >= 0, (source.scores if inside else source.scores[0])[top], -np.inf)
 
 # %% ../nbs/70_bundle.ipynb #aa8b5f78
 TEXT_COLUMNS = ('prod_name', 'product_type_name', 'colour_group_name', 'department_name', 'index_group_name')

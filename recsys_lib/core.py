@@ -133,7 +133,7 @@ def peak_memory_mb() -> float:  # MiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 ** 2 if sys.platform == 'darwin' else 1024)
 
-# %% ../nbs/00_core.ipynb #34eb4c0c
+# %% ../nbs/00_core.ipynb #c301390f
 def track(
     record: Record,  # a finished stage
     run: Run,  # its run; the group's name is the folder's
@@ -144,7 +144,7 @@ def track(
     try:
         import wandb
         settings = wandb.Settings(silent=True, console='off')
-        with wandb.init(project='lookbook', group=run.folder.name, name=record.stage, dir=run.path('wandb', '.').parent,
+        with wandb.init(project='lookbook', group=run.folder.name, name=record.stage, dir=run.folder,
                         mode=mode, config=record.params, settings=settings) as w:
             w.log({**record.metrics, 'seconds': record.seconds, 'peak_mb': record.peak_mb})
     except Exception as e: print(f"tracking: not sent to W&B ({type(e).__name__}: {e})")

@@ -7,7 +7,7 @@ __all__ = ['METRICS', 'hits', 'average_precision', 'recall', 'ndcg', 'bootstrap_
            'source', 'all_purchases', 'item_knn', 'als', 'two_stage', 'shuffle', 'compare', 'headline',
            'paired_difference']
 
-# %% ../nbs/60_evaluation.ipynb #3c9555b0
+# %% ../nbs/60_evaluation.ipynb #ef5883e3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from .als import ALS, confidence_matrix
 from .core import Run, stage, to_date
 from .data import Dataset, open_dataset
 from .features import FeatureGraph, open_feature_graph
-from .ranking import best_first, open_ranker, rank
-from .retrieval import union
+from .ranking import open_ranker, rank
+from .retrieval import best_first, union
 from .sources import Snapshot, open_snapshot
 from .split import Period, labels, open_plan
 

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['RISING', 'is_bought', 'training_parts', 'lightgbm_dataset', 'rising', 'RankerSettings', 'float32_thresholds',
-           'train_ranker', 'progress', 'trees_to_onnx', 'join_ranker', 'booster_width', 'best_first', 'rank',
-           'open_ranker']
+           'train_ranker', 'progress', 'trees_to_onnx', 'join_ranker', 'booster_width', 'rank', 'open_ranker']
 
-# %% ../nbs/55_ranking.ipynb #7ae5c32f
+# %% ../nbs/55_ranking.ipynb #2dfdf2c9
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from tqdm.auto import tqdm
 from .core import InputError, Run, read_json, stage, to_date, write_json
 from .data import Dataset, open_dataset
 from .features import FeatureGraph, open_feature_graph
-from .retrieval import Candidates, History
+from .retrieval import Candidates, History, best_first
 from .sources import Snapshot, open_snapshot
 from .split import Period, labels, open_plan
 
@@ -190,19 +189,6 @@ def booster_width(
 ) -> int:  # F
     "Number of features that a tree graph takes."
     return trees.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-
-# %% ../nbs/55_ranking.ipynb #19acb704
-def best_first(
-    ids: np.ndarray,  # (B, C) int32, padded with -1
-    scores: np.ndarray,  # (B, C) float
-    k: int,
-) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) ids and scores
-    "Order candidates by score; equal scores keep the order of retrieval; padded with -1 and -inf."
-    scores = np.where(ids >= 0, scores, -np.inf)
-    order = np.argsort(-scores, 1, kind='stable')[:, :k]
-    ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
-    pad = ((0, 0), (0, k - ids.shape[1]))
-    return np.pad(ids, pad, constant_values=-1), np.pad(scores, pad, constant_values=-np.inf)
 
 # %% ../nbs/55_ranking.ipynb #1f6f6e21
 def rank(

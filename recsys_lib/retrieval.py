@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PURCHASE', 'VIEW', 'CART', 'KIND_WEIGHT', 'USER_COLUMNS', 'History', 'history_of', 'Histories', 'Tally', 'Popularity',
            'CategoryPopularity', 'Repurchase', 'Neighbours', 'fold_in', 'Factorisation', 'RetrievalSettings', 'union',
-           'Candidates', 'graph_inputs', 'Retriever', 'random_arrays', 'random_history', 'check_contract']
+           'Candidates', 'best_first', 'graph_inputs', 'Retriever', 'random_arrays', 'random_history', 'check_contract']
 
 # %% ../nbs/35_retrieval.ipynb #2a186d4b
 from dataclasses import dataclass, field, replace
@@ -288,6 +288,19 @@ class Candidates:
     ids: np.ndarray  # (B, C) int32 item_idx, padded with -1, no duplicates
     scores: np.ndarray  # (B, C, S) float32: what each source says of each candidate; 0 for nothing
     proposed: np.ndarray  # (B, C) uint32: bit s is set if source s proposed it
+
+# %% ../nbs/35_retrieval.ipynb #19acb704
+def best_first(
+    ids: np.ndarray,  # (B, C) int32, padded with -1
+    scores: np.ndarray,  # (B, C) float
+    k: int,
+) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) ids and scores
+    "Order candidates by score; equal scores keep the order of retrieval; padded with -1 and -inf."
+    scores = np.where(ids >= 0, scores, -np.inf)
+    order = np.argsort(-scores, 1, kind='stable')[:, :k]
+    ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+    pad = ((0, 0), (0, k - ids.shape[1]))
+    return np.pad(ids, pad, constant_values=-1), np.pad(scores, pad, constant_values=-np.inf)
 
 # %% ../nbs/35_retrieval.ipynb #274a5958
 def graph_inputs(
