@@ -1,0 +1,46 @@
+"""`python -m serving`: the service behind granian, as `make serve` and the container start it."""
+import argparse, os, socket, sys
+
+# Workers are what runs side by side; inside one, every library keeps to one thread. Read when the libraries are loaded.
+for threads in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'): os.environ.setdefault(threads, '1')
+
+from granian import Granian
+from granian.constants import Interfaces
+
+from recsys_lib.core import InputError
+
+from .app import create_app
+
+
+def options(argv=None):
+    "What the command line says."
+    parser = argparse.ArgumentParser(prog='python -m serving', description='Answers from the bundle in LOOKBOOK_BUNDLE.')
+    parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default: %(default)s)')
+    parser.add_argument('--port', type=int, default=8000, help='(default: %(default)s)')
+    parser.add_argument('--workers', type=int, default=min(4, len(os.sched_getaffinity(0))), help='processes (default: one a core, at most 4)')
+    return parser.parse_args(argv)
+
+
+def check_address(host, port):
+    "Raises `InputError` if nobody can listen there, or somebody does: granian would share the port with them."
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    try: socket.create_server((host, port), family=family).close()
+    except (OSError, OverflowError) as e: raise InputError(f'{host}:{port}: cannot listen there ({getattr(e, "strerror", None) or e})') from None
+
+
+def main(argv=None):
+    "Serve until SIGTERM. What is wrong with the address or the bundle is told in one line, exit code 2."
+    given = options(argv)
+    try:
+        check_address(given.host, given.port)
+        create_app()
+    except InputError as e:
+        print(f'error: {e}', file=sys.stderr)
+        return 2
+    # A worker that dies ends the service: granian would start one with a bad bundle again and again (its crash loop
+    # detection misses two that take turns). Starting it anew is left to who started it.
+    Granian('serving.app:create_app', factory=True, interface=Interfaces.WSGI, websockets=False, address=given.host, port=given.port,
+            workers=given.workers, blocking_threads=1, workers_kill_timeout=10).serve()
+
+
+if __name__ == '__main__': sys.exit(main())

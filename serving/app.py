@@ -1,0 +1,42 @@
+"""The application: configuration, the bundle it answers from, and what it says when something is wrong."""
+import os
+
+from flask import Flask, current_app
+
+from recsys_lib.bundle import Recommender
+from recsys_lib.core import InputError
+
+from . import problems, recommendations
+
+
+def create_app(test_config=None):
+    "A Flask application over one bundle. Raises `InputError` if the bundle is missing or damaged."
+    app = Flask(__name__, static_folder=None)
+    app.config.from_mapping(
+        BUNDLE=os.environ.get('LOOKBOOK_BUNDLE', ''),  # folder of a bundle version, or a link to one
+        MAX_CONTENT_LENGTH=256 * 1024,  # bytes of a request's body
+        MAX_ITEMS=500,  # things that a visitor did, in one request
+    )
+    app.config.from_mapping(test_config or {})
+    app.json.sort_keys = app.json.ensure_ascii = False
+    app.url_map.merge_slashes = False  # would answer with a redirect, in HTML
+    problems.init_app(app)
+    app.extensions['recommender'] = open_recommender(app.config['BUNDLE'])
+    app.register_blueprint(recommendations.bp)
+    app.add_url_rule('/healthz', view_func=healthz)
+    return app
+
+
+def open_recommender(folder):
+    "The verified bundle in a folder, after its first answer. Raises `InputError`."
+    if not folder: raise InputError('LOOKBOOK_BUNDLE is not set: expected the folder of a bundle, or a link to it')
+    recommender = Recommender(folder)
+    recommender.recommend(recommender.customers(['']), k=1)  # the first answer is slow: not a visitor's
+    return recommender
+
+
+def healthz():
+    "That the service answers, and from what."
+    recommender = current_app.extensions['recommender']
+    return dict(status='ok', bundle=recommender.version, asof=recommender.manifest['asof'],
+                customers=len(recommender.customer_ids), items=len(recommender.article_ids))

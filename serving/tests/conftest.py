@@ -1,0 +1,62 @@
+"""The bundle that is asked, the application over it, and the environment that the service runs in."""
+import os, subprocess, sys
+from pathlib import Path
+
+import numpy as np, pytest
+
+from recsys_lib.bundle import KINDS, Recommender, build_bundle
+from recsys_lib.core import Run, to_date
+from serving.app import create_app
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='session')
+def bundle(tmp_path_factory):
+    "The folder of a bundle version: that of `make test`, or one from a scratch run."
+    if folder := os.environ.get('LOOKBOOK_BUNDLE'): return Path(folder).resolve()
+    from recsys_lib.split import open_plan
+    run = Run('')
+    return build_bundle(run, open_plan(run).now, tmp_path_factory.mktemp('bundle'))
+
+
+@pytest.fixture(scope='session')
+def recommender(bundle): return Recommender(bundle)
+
+
+@pytest.fixture(scope='session')
+def app(bundle): return create_app(dict(BUNDLE=str(bundle)))
+
+
+@pytest.fixture
+def client(app): return app.test_client()
+
+
+@pytest.fixture(scope='session')
+def customers(recommender): return [recommender.customer_ids[i] for i in range(min(1000, len(recommender.customer_ids)))]
+
+
+@pytest.fixture(scope='session')
+def visitors(recommender):
+    "1,000 anonymous histories as a request brings them, of 0 to 40 events, also of articles that were never sold."
+    rng, some = np.random.default_rng(0), lambda **fields: {k: v for k, v in fields.items() if rng.random() < .7}
+    event = lambda: dict(article_id=recommender.article_ids[int(rng.integers(len(recommender.article_ids)))],
+                         **some(date=to_date(recommender.asof - int(rng.integers(-3, 90))), kind=str(rng.choice(list(KINDS))),
+                                price=float(rng.random()), channel=int(rng.integers(3))))
+    return [dict(items=[event() for _ in range(rng.integers(41))], **some(age=int(rng.integers(16, 90)))) for _ in range(1000)]
+
+
+@pytest.fixture(scope='session')
+def light_python():
+    "Python of the environment that `make serve` runs in, with serving/requirements.txt alone."
+    environment = {k: v for k, v in os.environ.items() if k not in ('MAKEFLAGS', 'MAKELEVEL', 'MFLAGS', 'PYTHONPATH')}
+    subprocess.run(['make', '-s', '.venv-serving/.ready', f'PYTHON={sys.executable}'], cwd=ROOT, env=environment, check=True)
+    return ROOT / '.venv-serving/bin/python'
+
+
+def pairs(ids, scores, recommender):
+    "What `Recommender` said of one visitor, as an answer lists it."
+    return [(recommender.article_ids[i], float(s)) for i, s in zip(ids, scores) if i >= 0]
+
+
+def listed(answer): return [(r['article_id'], r['score']) for r in answer['recommendations']]
