@@ -139,7 +139,7 @@ def joined(
         out.append(cell)
     return out
 
-# %% ../nbs/90_report.ipynb #49808a11
+# %% ../nbs/90_report.ipynb #1c622fb1
 class RunFirst(Preprocessor):
     "Reorder a stage notebook: its `## Run` part, then everything else under 'How it works'."
 
@@ -148,7 +148,9 @@ class RunFirst(Preprocessor):
         cells = [c for c in nb.cells if 'papermill-error-cell-tag' not in c.metadata.get('tags', [])]
         starts = [i for i, c in enumerate(cells) if c.cell_type == 'markdown' and re.match(r'## Run *$', c.source, re.M)]
         cut = starts[-1] if starts else len(cells)
-        for cell in cells[cut:]: cell.metadata['part'] = 'run'
+        for cell in cells[cut:]:
+            cell.metadata['part'] = 'run'
+            if cell.cell_type == 'code': cell.outputs = [o for o in cell.outputs if o.get('name') != 'stderr']  # progress bars
         for cell in cells[:cut]:
             if cell.cell_type != 'markdown': continue
             cell.source = re.sub(r'\A# .+\n*(> .+\n*)?', '', cell.source)  # the page's header shows both
