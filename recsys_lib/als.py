@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['confidence_matrix', 'als_loss', 'ALS', 'fit_factors', 'open_factors']
 
-# %% ../nbs/40_als.ipynb #7585cbd6
+# %% ../nbs/40_als.ipynb #b32b67a7
 import implicit
 import numpy as np
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .core import Run, stage, to_date
 from .data import Dataset, columns, open_dataset

@@ -7,15 +7,15 @@ __all__ = ['METRICS', 'hits', 'average_precision', 'recall', 'ndcg', 'bootstrap_
            'source', 'all_purchases', 'item_knn', 'als', 'two_stage', 'shuffle', 'compare', 'headline',
            'paired_difference']
 
-# %% ../nbs/60_evaluation.ipynb #ef5883e3
+# %% ../nbs/60_evaluation.ipynb #047c9656
+import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import implicit
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .als import ALS, confidence_matrix
 from .core import Run, stage, to_date
@@ -102,7 +102,7 @@ def source(name: str):
         return q.fill(s.propose(s.read(q.history), q.k)[0])
     return answer
 
-# %% ../nbs/60_evaluation.ipynb #c5b4e299
+# %% ../nbs/60_evaluation.ipynb #ee9f2daa
 def all_purchases(
     q: Question,
 ):  # csr (users, items) float32: number of purchases before the date
@@ -115,7 +115,9 @@ def item_knn(
     "implicit's BM25 item-kNN, then what sells."
     def answer(q: Question) -> np.ndarray:
         C = all_purchases(q); known = q.users < C.shape[0]
-        model = implicit.nearest_neighbours.BM25Recommender(K=neighbours, num_threads=2); model.fit(C, show_progress=False)
+        model = implicit.nearest_neighbours.BM25Recommender(K=neighbours)
+        with warnings.catch_warnings():  # implicit warns of a matrix that it made itself
+            warnings.simplefilter('ignore'); model.fit(C, show_progress=False)
         ids = np.full((len(q.users), q.k), -1, np.int32); u = q.users[known]
         if len(u):
             found, score = model.recommend(u, C[u], N=q.k, filter_already_liked_items=False)
@@ -161,7 +163,7 @@ def shuffle(
         return np.concatenate([best_first(i, rng.random(i.shape), q.k)[0] for i in ids])
     return answer
 
-# %% ../nbs/60_evaluation.ipynb #60ee69f3
+# %% ../nbs/60_evaluation.ipynb #90af1ce4
 def compare(
     dataset: Dataset,
     snapshots: dict,  # asof -> Snapshot
@@ -171,7 +173,7 @@ def compare(
 ) -> 'tuple[pd.DataFrame, dict]':  # one row a model, customer and period with all metrics; (model, asof) -> ids
     "Ask every model about every buyer of every test period."
     rows, lists = [], {}
-    for period in tqdm(periods, desc='test periods'):
+    for period in tqdm(periods, desc='test periods', delay=5):
         bought = labels(dataset, period); snapshot = snapshots[period.asof]
         warm = bought.users < dataset.n_users_at(period.asof)
         for name, answer in models.items():

@@ -6,7 +6,7 @@
 __all__ = ['RISING', 'is_bought', 'training_parts', 'lightgbm_dataset', 'rising', 'RankerSettings', 'float32_thresholds',
            'train_ranker', 'progress', 'trees_to_onnx', 'join_ranker', 'booster_width', 'rank', 'open_ranker']
 
-# %% ../nbs/55_ranking.ipynb #2dfdf2c9
+# %% ../nbs/55_ranking.ipynb #1ff0f42b
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import lightgbm
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .core import InputError, Run, read_json, stage, to_date, write_json
 from .data import Dataset, open_dataset
@@ -130,7 +130,7 @@ def train_ranker(
     booster = lightgbm.train(params, lightgbm_dataset(folders, names), trees, callbacks=[progress(trees)])
     return float32_thresholds(booster), dict(ndcg=[float(v) for v in curve], trees=int(trees))
 
-# %% ../nbs/55_ranking.ipynb #c1b6f164
+# %% ../nbs/55_ranking.ipynb #5a36fddf
 def _held_out(folder):
     "Arguments of `Dataset.create_valid` for the parts of a period."
     read = lambda kind: np.concatenate([np.load(p) for p in sorted(Path(folder).glob(f'{kind}_*.npy'))])
@@ -140,7 +140,7 @@ def progress(
     trees: int,  # expected
 ):  # a LightGBM callback
     "A progress bar over trees."
-    bar = tqdm(total=trees, desc='trees', mininterval=2)
+    bar = tqdm(total=trees, desc='trees', mininterval=2, delay=5)
     def step(env):
         bar.update(1)
         if env.iteration + 1 == env.end_iteration: bar.close()

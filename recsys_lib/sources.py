@@ -7,13 +7,13 @@ __all__ = ['SourceSettings', 'daily_sales', 'popularity', 'top_items', 'top_in_g
            'variants', 'shrunk_mean', 'item_statistics', 'user_histories', 'Snapshot', 'fit_snapshot', 'save_snapshot',
            'load_snapshot', 'open_snapshot', 'source_recall']
 
-# %% ../nbs/45_sources.ipynb #b34afe5c
+# %% ../nbs/45_sources.ipynb #ba6aaf72
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import ibis
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .als import fit_factors, open_factors
 from .core import Run, read_json, stage, to_date, write_json
@@ -246,24 +246,24 @@ def fit_snapshot(
         pool=np.flatnonzero(active).astype(np.int32), item_stats=stats, item_attributes=attributes)
     return Snapshot(asof, arrays, user_histories(dataset, asof, settings.retrieval.history), names, settings)
 
-# %% ../nbs/45_sources.ipynb #3facaa43
+# %% ../nbs/45_sources.ipynb #45925ea0
 def save_snapshot(
     snapshot: Snapshot,
     folder: 'str | Path',
 ):
-    "Write a snapshot: one .npy an array, and snapshot.json last."
+    "Write a snapshot: one .npy an array, and snapshot.json last. Files are replaced, not overwritten: somebody may have them mapped."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
-    for name, array in snapshot.arrays.items(): np.save(folder / f'{name}.npy', array)
-    for name, array in snapshot.histories.__dict__.items(): np.save(folder / f'history_{name}.npy', array)
+    for name, array in {**snapshot.arrays, **{f'history_{n}': a for n, a in snapshot.histories.__dict__.items()}}.items():
+        np.save(folder / '.partial.npy', array); (folder / '.partial.npy').rename(folder / f'{name}.npy')
     write_json(folder / 'snapshot.json', dict(asof=snapshot.asof, statistics=snapshot.statistics, settings=asdict(snapshot.settings)))
 
-# %% ../nbs/45_sources.ipynb #bbf04328
+# %% ../nbs/45_sources.ipynb #92283a83
 def load_snapshot(
     folder: 'str | Path',
 ) -> Snapshot:
     "Open a snapshot; its arrays are memory-mapped."
     folder = Path(folder); meta = read_json(folder / 'snapshot.json')
-    read = {p.stem: np.load(p, mmap_mode='r') for p in sorted(folder.glob('*.npy'))}
+    read = {p.stem: np.load(p, mmap_mode='r') for p in sorted(folder.glob('[!.]*.npy'))}
     histories = Histories(**{f: read.pop(f'history_{f}') for f in Histories.__dataclass_fields__})
     settings = meta['settings']; settings['retrieval'] = RetrievalSettings(**settings['retrieval'])
     settings.update({k: tuple(settings[k]) for k in ('age_edges', 'windows')})

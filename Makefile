@@ -1,0 +1,77 @@
+# `make help` lists what there is. DATA, PROFILE and SEED choose a run; -j2 runs independent stages side by side.
+PYTHON ?= python3
+PORT   ?= 8000
+export DATA PROFILE SEED
+export OPENBLAS_NUM_THREADS = 1
+
+BIN   := .venv/bin
+SERVE := .venv-serving/bin
+.DEFAULT_GOAL := help
+.PHONY: help run test serve lab bench reports prepare clean distclean lock
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-9s", $$1, $$2; $$1=$$2=""; print}'
+
+run: .venv/.exported ## [DATA=folder] [PROFILE=name] [SEED=n]: from raw files (or the synthetic twin) to bundle and reports
+	@exec $(BIN)/python dodo.py run
+
+test: .venv/.ready ## notebooks exported and clean, their own tests, the tiny profile end to end, pytest with coverage
+	@$(BIN)/python dodo.py check
+	WANDB_MODE=disabled $(BIN)/nbdev_test --n_workers 2
+	@DATA= PROFILE=tiny SEED= WANDB_MODE=disabled $(BIN)/python dodo.py run
+	@DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_BUNDLE=$(CURDIR)/reports/runs/tiny-twin/bundle/current \
+	  $(BIN)/python -m pytest -q --cov --cov-report=term --cov-fail-under=80
+
+serve: .venv-serving/.ready ## [DATA=..] [PROFILE=..] [PORT=8000]: answer from that run's bundle
+	@bundle="$(CURDIR)/$$($(PYTHON) dodo.py folder)/bundle/current"; \
+	test -e "$$bundle/manifest.json" || { echo "error: no bundle at $$bundle; 'make run' with the same DATA and PROFILE makes it" >&2; exit 2; }; \
+	exec env LOOKBOOK_BUNDLE="$$bundle" PYTHONPATH=. $(SERVE)/granian --interface wsgi --factory serving.app:create_app --host 127.0.0.1 --port $(PORT)
+
+lab: .venv/.exported ## JupyterLab on the notebooks
+	@cd nbs && exec ../$(BIN)/jupyter lab
+
+bench: .venv/.ready ## [DATA=..] [PROFILE=..]: time and peak memory of each stage of a run
+	@$(BIN)/python dodo.py bench
+
+reports: .venv/.exported ## render the reports of the reference run (demo, twin) into reports/
+	@DATA= PROFILE=demo SEED= $(BIN)/python dodo.py publish
+
+prepare: .venv/.ready ## before a commit: export, clean, and check the grammar of the notebooks
+	@$(BIN)/nbdev_export
+	@$(BIN)/nbdev_clean
+	@$(BIN)/python -m pytest -q tests/test_notebooks.py -k 'not runs_against'
+
+clean: ## [DATA=..] [PROFILE=..]: remove that run
+	@$(PYTHON) dodo.py clean
+
+distclean: ## remove all runs and the environments
+	rm -rf reports/runs .venv .venv-serving
+
+lock: ## resolve requirements.in anew into requirements.txt
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install -qq -r requirements.in
+	@{ grep '^#' requirements.txt; .venv-lock/bin/pip freeze --all | grep -v '^pip==' | sed 's/+cpu$$//'; } > .venv-lock/lock
+	mv .venv-lock/lock requirements.txt && rm -rf .venv-lock
+
+# The environments: made once, brought up to date when their lists change.
+define new_venv
+@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); name a Python of 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+  { echo "error: Lookbook needs Python 3.11 or later, $(PYTHON) is $$($(PYTHON) -V): make PYTHON=python3.11" >&2; exit 2; }
+@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+@echo "setting up $(@D) from $< (minutes, once)"
+@$(@D)/bin/pip install -qq -r $<
+endef
+
+.venv/.ready: requirements.txt pyproject.toml
+	$(new_venv)
+	@$(@D)/bin/pip install -qq --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-serving/.ready: serving/requirements.txt
+	$(new_venv)
+	@touch $@
+
+# The library is what the notebooks say; exported anew when one of them, or a module, was changed by hand.
+.venv/.exported: .venv/.ready settings.ini $(wildcard nbs/*.ipynb) $(wildcard recsys_lib/*.py)
+	@$(BIN)/nbdev_export
+	@touch $@

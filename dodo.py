@@ -1,0 +1,452 @@
+"""The pipeline behind `make run`: one doit task per stage notebook, executed by papermill.
+
+A stage is fresh while its code, parameters and inputs are what they were and its outputs exist. doit holds the graph, the
+order and what runs side by side; freshness is kept here, because doit writes its own state only when it ends, and a run that
+was killed would forget the stages that it had finished. Settings come from the environment: DATA, PROFILE, SEED.
+"""
+import ast, fcntl, hashlib, json, os, re, shutil, subprocess, sys, threading, time
+from functools import cache
+from pathlib import Path
+
+# Which stage comes after which. A notebook that is not there is left out; one that is there needs a row.
+AFTER = {
+    '00_core':       [],
+    '05_twin':       [],                    # only where no DATA folder is given
+    '10_data':       ['05_twin'],           # or the raw files in DATA
+    '20_split':      ['10_data'],
+    '35_retrieval':  [],
+    '40_als':        ['10_data', '20_split'],
+    '45_sources':    ['10_data', '20_split', '40_als'],
+    '50_features':   ['45_sources'],
+    '55_ranking':    ['10_data', '20_split', '45_sources', '50_features'],
+    '60_evaluation': ['10_data', '20_split', '45_sources', '50_features', '55_ranking'],
+    '70_bundle':     ['10_data', '20_split', '45_sources', '50_features', '55_ranking', '60_evaluation'],  # whose metrics its manifest tells
+    '75_acceptance': ['60_evaluation', '70_bundle'],
+    '90_report':     [...],                 # all of the others, and their executed notebooks
+}
+PIPELINE_SETS = 'run_dir', 'data_dir'  # parameters that no profile may set
+ROOT = Path(__file__).resolve().parent
+DOIT_CONFIG = dict(backend='sqlite3', dep_file=':memory:', verbosity=2)  # doit's own state is not used: see above
+
+
+class Mistake(Exception):
+    "Something that the person at the keyboard can mend; told in one line, exit code 2."
+
+
+# -- notebooks and profiles
+
+def code_cells(path):
+    "The code cells of a notebook: (source, tags)."
+    cells = json.loads(path.read_text())['cells']
+    return [(''.join(c['source']), c['metadata'].get('tags', [])) for c in cells if c['cell_type'] == 'code']
+
+
+def notebooks():
+    "The stage notebooks, by name: those named NN_*.ipynb with a cell tagged `parameters`."
+    found = {}
+    for path in sorted((ROOT / 'nbs').glob('[0-9][0-9]_*.ipynb')):
+        n = sum('parameters' in tags for _, tags in code_cells(path))
+        if n == 0 and path.stem not in AFTER: continue
+        # papermill only warns of a lost tag, and the defaults would win
+        if n != 1: raise Mistake(f"nbs/{path.name}: expected one cell tagged `parameters`, found {n}")
+        if path.stem not in AFTER: raise Mistake(f"nbs/{path.name} is a stage without a row in AFTER (dodo.py)")
+        found[path.stem] = path
+    return found
+
+
+def defaults(path):
+    "The parameters that a notebook declares, with their defaults."
+    source = next(source for source, tags in code_cells(path) if 'parameters' in tags)
+    return {n.targets[0].id: ast.literal_eval(n.value) for n in ast.parse(source).body if isinstance(n, ast.Assign)}
+
+
+def checked(where, key, value, default):
+    "A profile's value, if it is of the default's type. A whole number will do for a float; a default of None takes all."
+    expected = type(default)
+    if default is None or type(value) is expected or (expected is float and type(value) is int): return value
+    raise Mistake(f"{where}: {key} is {value!r} ({type(value).__name__}), expected {expected.__name__} as in the default {default!r}")
+
+
+def parameters(profile, declared):
+    "What a profile sets, by stage: the stage's own section over `common`."
+    import yaml
+    path = ROOT / 'nbs/params' / f'{profile}.yaml'
+    if not path.exists(): raise Mistake(f"PROFILE={profile}: no such profile; there is {', '.join(sorted(p.stem for p in path.parent.glob('*.yaml')))}")
+    where = f'nbs/params/{path.name}'
+    try: sections = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as e: raise Mistake(f"{where}: not valid YAML ({' '.join(str(e).split())})") from None
+    if not isinstance(sections, dict): raise Mistake(f"{where}: expected sections, each a stage's name or `common`")
+    sections = {name: section or {} for name, section in sections.items()}
+    for name, section in sections.items():
+        if name != 'common' and name not in declared: raise Mistake(f"{where}: {name} is not a stage; expected `common` or one of {', '.join(declared)}")
+        if not isinstance(section, dict): raise Mistake(f"{where}: {name}: expected `parameter: value` lines")
+        known = set().union(*declared.values()) if name == 'common' else set(declared[name])
+        for key in section:
+            if key in PIPELINE_SETS: raise Mistake(f"{where}: {name}: {key} is set by the pipeline, not by a profile")
+            if key not in known: raise Mistake(f"{where}: {name}: {key} is not a parameter of {'any stage' if name == 'common' else f'nbs/{name}.ipynb'}")
+    return {stage: {key: checked(f'{where}: {name}', key, value, own[key]) for name in ('common', stage)
+                    for key, value in sections.get(name, {}).items() if key in own} for stage, own in declared.items()}
+
+
+# -- what a stage's freshness rests on
+
+def sha(text):
+    "SHA-256 of a text."
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache  # by text: a module is imported by many notebooks
+def meaning(source):
+    "Source without comments, layout and docstrings, so that an edit of prose changes nothing. Text that is not Python, as it is."
+    try: tree = ast.parse(source)
+    except SyntaxError: return source
+    for node in ast.walk(tree):
+        if isinstance(getattr(node, 'body', None), list):
+            node.body = [n for n in node.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) and isinstance(n.value.value, str))]
+    return ast.dump(tree)
+
+
+@cache
+def library_modules(source):
+    "The modules of recsys_lib that a source imports, as files."
+    try: tree = ast.parse(source)
+    except SyntaxError: tree = ast.parse('\n'.join(line for line in source.splitlines() if re.match(r'\s*(from|import) ', line)))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import): names |= {a.name for a in node.names}
+        if isinstance(node, ast.ImportFrom):
+            package = '.'.join(filter(None, ['recsys_lib' if node.level else '', node.module]))
+            names |= {package} | {f'{package}.{a.name}' for a in node.names}
+    paths = {ROOT / f"{name.replace('.', '/')}.py" for name in names if name.startswith('recsys_lib.')}
+    return {path for path in paths if path.exists()}
+
+
+def code_of(path):
+    "Hashes of the code that a notebook runs: its own cells, and the library modules that these import, directly or not."
+    sources = [source for source, tags in code_cells(path) if 'parameters' not in tags]  # parameters count by value
+    own = re.search(r'^#\| *default_exp +(\w+)', '\n'.join(sources), re.M)
+    hashes, waiting = {path.stem: sha('\n'.join(map(meaning, sources)))}, set().union(*map(library_modules, sources))
+    while waiting:
+        module = waiting.pop()
+        if module.stem in hashes or own and module.stem == own[1]: continue  # the notebook defines its own module itself
+        source = module.read_text()
+        hashes[module.stem] = sha(meaning(source)); waiting |= library_modules(source)
+    return hashes
+
+
+def files_under(root, path):
+    "The files of an output, a file or a folder, relative to the run. Links are listed, not followed."
+    full = root / path
+    if full.is_symlink() or not full.is_dir(): return [str(path)]
+    found = [Path(folder, name) for folder, folders, names in os.walk(full) for name in names + folders]
+    return sorted(str(f.relative_to(root)) for f in found if f.is_symlink() or f.is_file())
+
+
+def content(path):
+    "What identifies a file: SHA-256 of its bytes; for a link, where it leads."
+    if path.is_symlink(): return f'-> {os.readlink(path)}'
+    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def read(path):
+    "JSON of a file, or None."
+    try: return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError): return None
+
+
+def write(path, value):
+    "Write JSON under a temporary name, then rename."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.partial')
+    partial.write_text(json.dumps(value, indent=1, sort_keys=True) + '\n'); partial.replace(path)
+
+
+# -- a run
+
+class Pipeline:
+    "One profile on one dataset: its folder, its stages and their parameters."
+    def __init__(self, data, profile, seed):
+        self.data = Path(os.path.abspath(os.path.expanduser(data))) if data else None
+        self.profile, self.seed = profile or ('hm' if data else 'demo'), seed
+        dataset = f'{self.data.name}-{sha(str(self.data))[:6]}' if data else 'twin'
+        self.folder = ROOT / 'reports/runs' / f'{self.profile}-{dataset}'
+
+    def load(self):
+        "Read notebooks and profile. Raises `Mistake` before anything runs."
+        if self.data and not self.data.is_dir(): raise Mistake(f"DATA={self.data}: no such folder; expected one with articles.csv and transactions_train.csv")
+        found = notebooks()
+        declared = {name: defaults(path) for name, path in found.items()}
+        chosen = parameters(self.profile, declared)
+        if self.seed:
+            if not self.seed.isdigit(): raise Mistake(f"SEED={self.seed}: expected a whole number, 0 or more")
+            for name in found: chosen[name].update({'seed': int(self.seed)} if 'seed' in declared[name] else {})
+        self.stages = [name for name in AFTER if name in found and not (self.data and name == '05_twin')]
+        self.notebook, self.declared, self.chosen = found, declared, chosen
+        return self
+
+    def after(self, stage):
+        "The stages that a stage waits for, as far as they are part of this run."
+        names = self.stages[:-1] if AFTER[stage] == [...] else AFTER[stage]
+        return [name for name in names if name in self.stages and name != stage]
+
+    def stamp(self, stage): return self.folder / 'stamps' / f'{stage}.json'
+    def key_file(self, stage): return self.folder / 'stamps/keys' / f'{stage}.json'
+
+    def key(self, stage):
+        "All that a stage's result depends on. The run's own folder does not count: a run may be moved."
+        inputs = {name: content(self.stamp(name)) for name in self.after(stage) if self.stamp(name).exists()}
+        if AFTER[stage] == [...]: inputs |= {f'{n}.ipynb': content(self.folder / f'{n}.ipynb') for n in self.after(stage) if (self.folder / f'{n}.ipynb').exists()}
+        if self.data and stage == '10_data':
+            raw = [p for pattern in ('*.csv', '*.csv.gz', '*.parquet') for p in self.data.glob(pattern)]
+            inputs |= {p.name: f'{p.stat().st_size} bytes, {p.stat().st_mtime_ns}' for p in raw}
+        values = {k: v for k, v in (self.declared[stage] | self.chosen[stage]).items() if k not in PIPELINE_SETS}
+        if self.data and 'data_dir' in self.declared[stage]: values['data_dir'] = str(self.data)
+        return json.loads(json.dumps(dict(code=code_of(self.notebook[stage]), parameter=values, input=inputs), default=str))
+
+    def why(self, stage):
+        "Why a stage has to run, in a few words; '' if it is fresh."
+        stamp, old, new = read(self.stamp(stage)), read(self.key_file(stage)), self.key(stage)
+        if not stamp or not old: return 'not made yet'
+        for path in stamp['outputs']:
+            if not os.path.lexists(self.folder / path): return f'{path} is gone'
+        for kind in new:
+            for name in sorted(old[kind].keys() | new[kind].keys()):
+                a, b = old[kind].get(name), new[kind].get(name)
+                if a != b: return f'parameter {name}: {a!r} is now {b!r}' if kind == 'parameter' else f'{kind} {name} changed'
+        return '' if (self.folder / f'{stage}.ipynb').exists() else f'{stage}.ipynb is gone'
+
+    def run_stage(self, stage, **forced):
+        """Execute a stage's notebook. Its stamp goes first and comes last, so a run that is killed leaves none.
+        What is `forced` on top of the profile does not count for its freshness."""
+        import papermill
+        from doit.exceptions import TaskError, TaskFailed
+        why, key = self.why(stage) or 'asked for', self.key(stage)
+        partial, done, failed = (self.folder / f'{stage}{kind}.ipynb' for kind in ('.partial', '', '.failed'))
+        for old in (self.stamp(stage), self.key_file(stage), self.folder / f'records/{stage}.json', failed): old.unlink(missing_ok=True)
+        given = self.chosen[stage] | forced | {'run_dir': str(self.folder)} | ({'data_dir': str(self.data)} if self.data else {})
+        say(f'> {stage} ({why})')
+        lines = Lines(stage)
+        try:
+            papermill.execute_notebook(self.notebook[stage], partial, {k: v for k, v in given.items() if k in self.declared[stage]},
+                kernel_name='python3', language='python', cwd=ROOT / 'nbs', progress_bar=bar(stage), stdout_file=lines,
+                extra_arguments=['--log-level=CRITICAL'])
+            outputs = [f for o in (read(self.folder / f'records/{stage}.json') or {}).get('outputs', []) for f in files_under(self.folder, o)]
+            stamp = dict(stage=stage, outputs={f: content(self.folder / f) for f in outputs})
+        except Exception as error:
+            done.unlink(missing_ok=True)
+            if partial.exists(): partial.replace(failed)
+            message, mistake = explain(stage, error, failed)
+            say(message, sys.stderr)
+            return (TaskError if mistake else TaskFailed)(message, report=False)  # doit's exit codes 2 and 1
+        say(lines.last or f'{stage}: done')
+        write(self.key_file(stage), key); partial.replace(done); write(self.stamp(stage), stamp)
+
+    def tasks(self):
+        "The stages as doit tasks."
+        for stage in self.stages:
+            yield dict(basename=stage, actions=[(self.run_stage, [stage])], task_dep=self.after(stage), io={'capture': False},
+                       uptodate=[(lambda stage=stage: not self.why(stage),)], doc=f'nbs/{stage}.ipynb')
+
+
+# -- what a person sees
+
+def say(text, file=None):
+    "Print a line above the progress bars."
+    from tqdm import tqdm
+    file = file or sys.stdout
+    tqdm.write(text, file=file); file.flush()
+
+
+def bar(stage):
+    "Papermill's progress over the cells: a bar on a terminal; in a log, a line now and then."
+    text = dict(desc=f'  {stage}', leave=False, bar_format='{desc} {bar} cell {n_fmt} of {total_fmt}, {elapsed}')
+    if sys.stderr.isatty(): return text
+    return text | dict(bar_format='{desc}: cell {n_fmt} of {total_fmt}, {elapsed}', file=Log(), position=0, delay=10, mininterval=10)
+
+
+class Log:
+    "A file for tqdm that is not a terminal: each state of the bar is a line."
+    def flush(self): sys.stderr.flush()
+    def write(self, text):
+        if text.strip(): sys.stderr.write(text.strip('\r') + '\n')
+
+
+class Lines:
+    "What a notebook prints: lines `<stage>: ...` are shown as they come, but for the one that ends the stage, which is kept."
+    def __init__(self, stage): self.stage, self.rest, self.last = stage, '', ''
+    def flush(self): pass
+    def write(self, text):
+        *lines, self.rest = (self.rest + text).split('\n')
+        for line in lines:
+            if not line.startswith(f'{self.stage}: '): continue
+            if ' s, peak memory ' in line: self.last = line
+            else: say(line)
+
+
+def explain(stage, error, failed):
+    "What a person needs to know of a failure: (message, whether it is their mistake)."
+    name = getattr(error, 'ename', type(error).__name__)
+    if name == 'InputError': return f'stage {stage}: {error.evalue}', True
+    where, lines = f'stage {stage} failed', [f'{name}: {error}']
+    if hasattr(error, 'traceback'):
+        where += f' in cell [{error.exec_count}]'
+        text = re.sub(r'\x1b\[[0-9;]*m', '', '\n'.join(error.traceback)).rstrip()
+        lines = ['    | ' + line for line in error.source.splitlines()[:4]] + ['    ...'] * (len(error.source.splitlines()) > 4) + text.splitlines()[-12:]
+    elif name == 'DeadKernelError': lines = ['its process ended (killed, or out of memory)']
+    if failed.exists(): lines.append(f'all of it: {failed.relative_to(ROOT)}')
+    return '\n'.join([where, *lines]), False
+
+
+def show(rows):
+    "Print a table, a list of dicts with the same keys."
+    cells = [list(rows[0])] + [[f'{v:.4f}' if isinstance(v, float) else '' if v is None else f'{v}' for v in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    for row in cells: print('  '.join(f'{c:<{w}}' if i == 0 else f'{c:>{w}}' for i, (c, w) in enumerate(zip(row, widths))).rstrip())
+
+
+def shown(path):
+    "A path as a person would type it from the repository."
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def failure_report(pipeline):
+    "Render what there is: the page of the stage that failed shows its error, and the rest stays readable."
+    from recsys_lib.core import Run
+    from recsys_lib.report import render_run
+    if any(pipeline.folder.glob('*.failed.ipynb')):
+        render_run(Run(pipeline.folder))
+        say(f"report of the failure: {shown(pipeline.folder / 'index.html')}", sys.stderr)
+
+
+def results(pipeline):
+    "The headline table, and where to go from here."
+    record = read(pipeline.folder / 'records/60_evaluation.json')
+    if record and record['tables'].get('headline'):
+        from recsys_lib.report import headline_text
+        print(f"\n{headline_text(record['tables']['headline'])}")
+    same = ''.join(f' {k}={os.environ[k]}' for k in ('DATA', 'PROFILE') if os.environ.get(k))
+    index = pipeline.folder / 'index.html'
+    print(f"\nrun:     {shown(pipeline.folder)}")
+    if index.exists(): print(f"report:  {shown(index)}")
+    if (pipeline.folder / 'bundle/current').exists(): print(f"serve:   make serve{same}")
+
+
+# -- commands
+
+def jobs(flags):
+    "How many stages side by side: make's -j, as it stands in MAKEFLAGS."
+    found = re.search(r'(?:^| )-?\w*j(\d*)(?= |$)', flags.split(' -- ')[0])
+    return 1 if not found else int(found[1]) if found[1] else os.cpu_count()
+
+
+def end_with_parent():
+    "End when make does, even if it is killed; the kernels then end themselves, for they watch this process."
+    parent = os.getppid()
+    def watch():
+        while os.getppid() == parent: time.sleep(.5)
+        os._exit(137)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def alone(folder):
+    "Hold a run's folder while this process lives: two runs of the same stages would write the same files."
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / '.lock', 'a')
+    try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError: raise Mistake(f"{shown(folder)}: another `make run` is at work there") from None
+    if any(folder.glob('*.partial.ipynb')): time.sleep(2)  # a run was killed: its kernel looks once a second, and ends
+    return lock
+
+
+def reporter():
+    "doit's reporter without its lines: the stages speak for themselves."
+    from doit.reporter import ZeroReporter
+    class Quiet(ZeroReporter):
+        fresh = 0
+        def skip_uptodate(self, task): Quiet.fresh += 1
+    return Quiet
+
+
+def task_stages():
+    "For the doit command line: `PROFILE=tiny doit list`."
+    yield from from_environment().load().tasks()
+
+
+def from_environment(): return Pipeline(*(os.environ.get(name, '') for name in ('DATA', 'PROFILE', 'SEED')))
+
+
+def environment():
+    "What the kernels inherit."
+    os.environ['OPENBLAS_NUM_THREADS'] = '1'  # implicit asks for it: its own threads and BLAS's get in each other's way
+    os.environ['JUPYTER_PREFER_ENV_PATH'] = '1'  # the kernel named python3 is this environment's, not the user's
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))  # this checkout's library
+    if 'MAKELEVEL' in os.environ: end_with_parent()
+
+
+def run(pipeline):
+    "Run the stages that are not fresh."
+    from doit.cmd_base import ModuleTaskLoader
+    from doit.doit_cmd import DoitMain
+    pipeline.load(); environment()
+    quiet, start = reporter(), time.monotonic()
+    with alone(pipeline.folder):
+        loader = ModuleTaskLoader({'DOIT_CONFIG': DOIT_CONFIG | {'reporter': quiet}, 'task_stages': pipeline.tasks})
+        code = DoitMain(loader, config_filenames=()).run(['run', '-n', str(jobs(os.environ.get('MAKEFLAGS', ''))), '-P', 'thread'])
+    if code:
+        failure_report(pipeline)
+        sys.exit(code)
+    n, seconds = len(pipeline.stages) - quiet.fresh, time.monotonic() - start
+    print(f"{n} stage{'s' * (n != 1)} run, {quiet.fresh} fresh; {seconds // 60:.0f} min {seconds % 60:.0f} s", flush=True)
+    results(pipeline)
+
+
+def publish(pipeline):
+    "Render the reports again, and copy them to where git keeps them."
+    run(pipeline)
+    with alone(pipeline.folder):
+        if pipeline.run_stage('90_report', publish_to=str(ROOT / 'reports')): sys.exit(1)
+
+
+def bench(pipeline):
+    "Time and peak memory of each stage, as its record has them."
+    records = [r for r in map(read, sorted((pipeline.folder / 'records').glob('*.json'))) if r]
+    if not records: raise Mistake(f"{shown(pipeline.folder)}: no records yet; `make run` writes them")
+    rows = [{'stage': r['stage'], 'seconds': f"{r['seconds']:,.1f}", 'peak MiB': f"{r['peak_mb']:,.0f}"} for r in records]
+    show(rows + [{'stage': 'all', 'seconds': f"{sum(r['seconds'] for r in records):,.1f}", 'peak MiB': f"{max(r['peak_mb'] for r in records):,.0f}"}])
+
+
+def folder(pipeline):
+    "Print the run's folder."
+    print(shown(pipeline.folder))
+
+
+def clean(pipeline):
+    "Remove the run's folder."
+    if not pipeline.folder.exists(): return print(f"{shown(pipeline.folder)} is not there")
+    with alone(pipeline.folder): shutil.rmtree(pipeline.folder)
+    print(f"removed {shown(pipeline.folder)}")
+
+
+def check(pipeline):
+    "Export and clean the notebooks, and fail if that changes anything: what is committed is what they say."
+    def state():
+        files = sorted([*ROOT.glob('nbs/*.ipynb'), *ROOT.glob('recsys_lib/*.py')])
+        git = subprocess.run(['git', 'status', '--porcelain'], cwd=ROOT, capture_output=True, text=True).stdout
+        return {shown(f): content(f) for f in files}, git
+    before, _ = state()
+    for tool in ('nbdev_export', 'nbdev_clean'): subprocess.run([Path(sys.executable).parent / tool], cwd=ROOT, check=True)
+    after, git = state()
+    changed = sorted(f for f in before.keys() | after.keys() if before.get(f) != after.get(f))
+    if changed: raise Mistake(f"not exported or not clean: {', '.join(changed)} (now mended: look at the change and commit it)")
+    if os.environ.get('CI') == 'true' and git: raise Mistake(f"the work tree is not clean:\n{git.rstrip()}")
+    print(f"{len(after)} notebooks and modules are exported and clean")
+
+
+COMMANDS = {f.__name__: f for f in (run, publish, bench, folder, clean, check)}
+
+if __name__ == '__main__':
+    command = COMMANDS.get(sys.argv[1] if len(sys.argv) == 2 else '')
+    if not command: sys.exit('usage: dodo.py ' + '|'.join(COMMANDS))
+    try: command(from_environment())
+    except Mistake as mistake: print(f'error: {mistake}', file=sys.stderr); sys.exit(2)
+    except KeyboardInterrupt: print('\ninterrupted; `make run` goes on from there', file=sys.stderr); sys.stderr.flush(); os._exit(130)
