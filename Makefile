@@ -22,10 +22,10 @@ test: .venv/.ready ## notebooks exported and clean, their own tests, the tiny pr
 	@DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_BUNDLE=$(CURDIR)/reports/runs/tiny-twin/bundle/current \
 	  $(BIN)/python -m pytest -q --cov --cov-report=term --cov-fail-under=80
 
-serve: .venv-serving/.ready ## [DATA=..] [PROFILE=..] [PORT=8000]: answer from that run's bundle
-	@bundle="$(CURDIR)/$$($(PYTHON) dodo.py folder)/bundle/current"; \
+serve: .venv-serving/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=8000]: answer from that run's bundle
+	@bundle="$(if $(BUNDLE),$(abspath $(BUNDLE)),$(CURDIR)/$$($(PYTHON) dodo.py folder)/bundle/current)"; \
 	test -e "$$bundle/manifest.json" || { echo "error: no bundle at $$bundle; 'make run' with the same DATA and PROFILE makes it" >&2; exit 2; }; \
-	exec env LOOKBOOK_BUNDLE="$$bundle" PYTHONPATH=. $(SERVE)/granian --interface wsgi --factory serving.app:create_app --host 127.0.0.1 --port $(PORT)
+	exec env LOOKBOOK_BUNDLE="$$bundle" PYTHONPATH=. $(SERVE)/python -m serving --port $(PORT)
 
 lab: .venv/.exported ## JupyterLab on the notebooks
 	@cd nbs && exec ../$(BIN)/jupyter lab

@@ -311,9 +311,9 @@ def shown(path):
 
 def failure_report(pipeline):
     "Render what there is: the page of the stage that failed shows its error, and the rest stays readable."
-    from recsys_lib.core import Run
-    from recsys_lib.report import render_run
-    if any(pipeline.folder.glob('*.failed.ipynb')):
+    if '90_report' in pipeline.stages and any(pipeline.folder.glob('*.failed.ipynb')):
+        from recsys_lib.core import Run
+        from recsys_lib.report import render_run
         render_run(Run(pipeline.folder))
         say(f"report of the failure: {shown(pipeline.folder / 'index.html')}", sys.stderr)
 
