@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'hits', 'average_precision', 'recall', 'ndcg', 'bootstrap_interval', 'Question', 'popular', 'repurchase',
-           'source', 'all_purchases', 'item_knn', 'als', 'two_stage', 'shuffle', 'compare', 'headline',
+           'source', 'all_purchases', 'ask', 'item_knn', 'als', 'two_stage', 'shuffle', 'compare', 'headline',
            'paired_difference']
 
-# %% ../nbs/60_evaluation.ipynb #047c9656
+# %% ../nbs/60_evaluation.ipynb #8d4c9a2f
 import warnings
 from dataclasses import dataclass
 
@@ -17,14 +17,14 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from .als import ALS, confidence_matrix
+from .als import confidence_matrix
 from .core import Run, stage, to_date
 from .data import Dataset, open_dataset
-from .features import FeatureGraph, open_feature_graph
+from .features import open_feature_graph
 from .ranking import open_ranker, rank
 from .retrieval import best_first, union
 from .sources import Snapshot, open_snapshot
-from .split import Period, labels, open_plan
+from .split import labels, open_plan
 
 # %% ../nbs/60_evaluation.ipynb #1d2898bd
 def hits(
@@ -102,27 +102,36 @@ def source(name: str):
         return q.fill(s.propose(s.read(q.history), q.k)[0])
     return answer
 
-# %% ../nbs/60_evaluation.ipynb #ee9f2daa
+# %% ../nbs/60_evaluation.ipynb #527fc75a
 def all_purchases(
     q: Question,
 ):  # csr (users, items) float32: number of purchases before the date
     "The matrix that libraries want."
     return confidence_matrix(q.dataset, q.snapshot.asof, alpha=1., half_life=1e9)
 
+def ask(
+    model,  # a fitted model of implicit
+    C,  # csr (users, items), what it was fitted on
+    q: Question,
+    above: float = -np.inf,  # only articles that score more
+) -> np.ndarray:  # (B, k) item_idx; all -1 for a customer without purchases
+    "What a model of implicit recommends to the customers that it knows, bought articles included."
+    ids, known = np.full((len(q.users), q.k), -1, np.int32), q.users < C.shape[0]
+    users = q.users[known]
+    if len(users):
+        found, score = model.recommend(users, C[users], N=q.k, filter_already_liked_items=False)
+        ids[known] = np.where(score > above, found, -1)
+    return ids
+
 def item_knn(
     neighbours: int = 50,  # of each article
 ):
     "implicit's BM25 item-kNN, then what sells."
     def answer(q: Question) -> np.ndarray:
-        C = all_purchases(q); known = q.users < C.shape[0]
-        model = implicit.nearest_neighbours.BM25Recommender(K=neighbours)
+        C, model = all_purchases(q), implicit.nearest_neighbours.BM25Recommender(K=neighbours)
         with warnings.catch_warnings():  # implicit warns of a matrix that it made itself
             warnings.simplefilter('ignore'); model.fit(C, show_progress=False)
-        ids = np.full((len(q.users), q.k), -1, np.int32); u = q.users[known]
-        if len(u):
-            found, score = model.recommend(u, C[u], N=q.k, filter_already_liked_items=False)
-            ids[known] = np.where(score > 0, found, -1)
-        return q.fill(ids)
+        return q.fill(ask(model, C, q, above=0))
     return answer
 
 def als(
@@ -131,12 +140,10 @@ def als(
 ):
     "implicit's ALS with its usual settings, then what sells."
     def answer(q: Question) -> np.ndarray:
-        C = all_purchases(q); known = q.users < C.shape[0]
+        C = all_purchases(q)
         with threadpool_limits(1, 'blas'):
             model = implicit.als.AlternatingLeastSquares(factors=factors, random_state=seed, use_gpu=False); model.fit(C, show_progress=False)
-        ids = np.full((len(q.users), q.k), -1, np.int32); u = q.users[known]
-        if len(u): ids[known] = model.recommend(u, C[u], N=q.k, filter_already_liked_items=False)[0]
-        return q.fill(ids)
+        return q.fill(ask(model, C, q))
     return answer
 
 # %% ../nbs/60_evaluation.ipynb #14869436
