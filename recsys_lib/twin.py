@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = ['LAST_DAY', 'SCALES', 'TYPES', 'COLOURS', 'RGB', 'PATTERNS', 'GROUPS', 'CLOTHES', 'REST', 'SECTIONS', 'STYLES',
-           'KINDS', 'KIND', 'DIM', 'STYLE_POINTS', 'PRICE_POINTS', 'FABRICS', 'DETAILS', 'NAMES', 'COLOUR_POINTS',
-           'SHELF', 'MEMORY', 'OWNED', 'TRIES', 'RECEIPT', 'OUTLINES', 'SHAPES', 'PATHS', 'CANVAS', 'ROW', 'COLUMN',
-           'FADE', 'FADED', 'LIGHT', 'CONTRASTS', 'CREASES', 'FACTS', 'Scale', 'parse_table', 'stream', 'pick',
-           'season_of', 'draw_lives', 'normalise', 'draw_sections', 'draw_products', 'draw_variants', 'draw_colours',
-           'draw_patterns', 'to_price_point', 'draw_articles', 'one_of', 'describe', 'articles_table', 'write_csv',
-           'article_vectors', 'draw_ages', 'draw_groups', 'draw_tastes', 'draw_customers', 'draw_hashes',
-           'customers_table', 'day_rates', 'draw_visits', 'Demand', 'fill_shelf', 'form_looks', 'kinds_together',
-           'Shop', 'walk', 'candidates', 'choose', 'draw_sizes', 'shop_day', 'draw_receipts', 'draw_days',
-           'write_transactions', 'parse_outlines', 'round_corners', 'outlines', 'flowers', 'motif', 'pattern_map',
-           'crease', 'seams', 'draw_image', 'draw_images', 'draw_twin', 'facts']
+           'KINDS', 'KIND', 'DIM', 'STYLE_POINTS', 'PRICE_POINTS', 'FLOOR', 'FABRICS', 'DETAILS', 'NAMES',
+           'COLOUR_POINTS', 'VISIT', 'SHELF', 'MEMORY', 'OWNED', 'TRIES', 'RECEIPT', 'OUTLINES', 'SHAPES', 'PATHS',
+           'CANVAS', 'ROW', 'COLUMN', 'FADE', 'FADED', 'LIGHT', 'CONTRASTS', 'CREASES', 'FACTS', 'REAL_SIZE', 'Scale',
+           'parse_table', 'stream', 'pick', 'season_of', 'draw_lives', 'normalise', 'draw_sections', 'draw_products',
+           'draw_variants', 'draw_colours', 'draw_patterns', 'to_price_point', 'potential', 'draw_articles', 'one_of',
+           'describe', 'articles_table', 'write_csv', 'article_vectors', 'draw_ages', 'draw_groups', 'draw_tastes',
+           'draw_customers', 'draw_hashes', 'customers_table', 'day_rates', 'draw_visits', 'draw_demand', 'fill_shelf',
+           'form_looks', 'kinds_together', 'Shop', 'walk', 'candidates', 'choose', 'draw_sizes', 'shop_day',
+           'draw_receipts', 'draw_days', 'write_transactions', 'parse_outlines', 'round_corners', 'outlines', 'flowers',
+           'motif', 'pattern_map', 'crease', 'seams', 'draw_image', 'draw_images', 'draw_twin', 'open_facts', 'facts']
 
-# %% ../nbs/05_twin.ipynb #8e632830
-import shutil
+# %% ../nbs/05_twin.ipynb #8dad04de
+import shutil, time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from .core import InputError, Run, sha256, stage, to_date, to_day
 
-# %% ../nbs/05_twin.ipynb #8876c6ed
+# %% ../nbs/05_twin.ipynb #7254d278
 LAST_DAY = to_day('2020-09-22')  # the twin ends when the real data ends
 
 @dataclass(frozen=True)
@@ -41,8 +41,10 @@ class Scale:
     transactions: float  # rows of transactions_train.csv per customer, about
     images: int  # garment images, at most
 
-SCALES = {'tiny': Scale(300, 200, 140, 22., 40),
-          'demo': Scale(20_000, 5_000, 364, 23., 5_000)}
+SCALES = {'tiny': Scale(300, 200, 140, 24., 40),
+          'demo': Scale(20_000, 5_000, 364, 23., 5_000),
+          'large': Scale(1_000_000, 100_000, 728, 10., 100_000),
+          'hm': Scale(1_371_980, 105_542, 734, 23.17, 105_542)}
 
 # %% ../nbs/05_twin.ipynb #a02d5498
 def parse_table(
@@ -103,12 +105,12 @@ no|name|group|noun|shape|kind|price|peak|season|garment|L|D|M|K|S
 74|Hair/alice band|Accessories|Alice band|hairband|extra|6|180|.1|1019 Accessories|.6|.6|0|1.2|.1
 """)
 
-# %% ../nbs/05_twin.ipynb #2ca3a1dc
+# %% ../nbs/05_twin.ipynb #44b1776b
 COLOURS = parse_table("""
 code|name|value_no|value|master_no|master|hex|share
-9|Black|4|Dark|5|Black|1d1d1f|25
-73|Dark Blue|4|Dark|2|Blue|27314f|12
-10|White|3|Light|9|White|f6f6f4|9
+9|Black|4|Dark|5|Black|1d1d1f|33
+73|Dark Blue|4|Dark|2|Blue|27314f|11
+10|White|3|Light|9|White|f6f6f4|10
 51|Light Pink|1|Dusty Light|4|Pink|efc9cd|5
 7|Grey|1|Dusty Light|12|Grey|98989b|4
 12|Light Beige|1|Dusty Light|11|Beige|e0d2bc|3
@@ -136,11 +138,11 @@ code|name|value_no|value|master_no|master|hex|share
 """)
 RGB = np.array([[int(h[i:i + 2], 16) for i in (0, 2, 4)] for h in COLOURS['hex']])
 
-# %% ../nbs/05_twin.ipynb #25329e2b
+# %% ../nbs/05_twin.ipynb #0a2481b3
 PATTERNS = parse_table("""
 no|name|share|drawing|word|kinds
-1010016|Solid|50|solid||
-1010001|All over pattern|17|floral|patterned|
+1010016|Solid|44|solid||
+1010001|All over pattern|13.5|floral|patterned|
 1010010|Melange|6|melange|melange|upper lower legwear sleep extra
 1010017|Stripe|5|stripe|striped|
 1010023|Denim|1.5|denim|denim|lower outer
@@ -156,14 +158,14 @@ no|name|share|drawing|word|kinds
 1010006|Dot|1.2|dot|dotted|
 """)
 
-# %% ../nbs/05_twin.ipynb #6c312a3c
+# %% ../nbs/05_twin.ipynb #27621dec
 GROUPS = parse_table("""
-letter|no|name|share
-L|1|Ladieswear|37.7
-D|2|Divided|14.4
-M|3|Menswear|11.9
-K|4|Baby/Children|32.9
-S|26|Sport|3.2
+letter|no|name|share|sales
+L|1|Ladieswear|37.7|64
+D|2|Divided|14.4|23
+M|3|Menswear|11.9|5.5
+K|4|Baby/Children|32.9|4
+S|26|Sport|3.2|4
 """)
 CLOTHES, REST = 'upper lower outer full', 'under legwear sleep swim'
 
@@ -238,13 +240,14 @@ def stream(
     "The random numbers of one part of the twin."
     return np.random.default_rng([seed, *part.encode()])
 
-# %% ../nbs/05_twin.ipynb #9b0bea25
+# %% ../nbs/05_twin.ipynb #36fbf4f3
 def pick(
     rng: np.random.Generator,
     logits: np.ndarray,  # (n, choices) float; log of unnormalised weights, -inf for never
 ) -> np.ndarray:  # (n,) int64
     "One draw a row from softmax(logits), by the Gumbel-max trick."
-    return (logits - np.log(rng.standard_exponential(logits.shape, dtype=np.float32))).argmax(1)
+    noise = np.maximum(rng.standard_exponential(logits.shape, dtype=np.float32), 1e-30)  # it may be 0, and log 0 would win
+    return (logits - np.log(noise)).argmax(1)
 
 # %% ../nbs/05_twin.ipynb #a2044d4e
 def season_of(
@@ -254,16 +257,18 @@ def season_of(
     "How well a type sells on a day of the year, in logs; 0 over the year on average."
     return TYPES['season'][types] * np.cos(2 * np.pi * (day - TYPES['peak'][types]) / 365.25)
 
-# %% ../nbs/05_twin.ipynb #7aeefdff
+# %% ../nbs/05_twin.ipynb #7ec27544
 def draw_lives(
     rng: np.random.Generator,
     n: int,  # products wanted
     weeks: int,  # in the period
 ) -> tuple:  # (launch, life): (n,) int64 weeks, (n,) float weeks
-    "Launch weeks and life times of products that are on sale at some time of the period."
-    launch = rng.integers(-160, weeks + 1, 12 * n)
-    life = (2 + rng.lognormal(2.1, 1.2, 12 * n)) * np.where(rng.random(12 * n) < .12, 8, 1)
-    alive = np.flatnonzero(launch + life > 0)[:n]
+    "Launch weeks and life times of products that are on sale at some time of the period. Most launches fall in spring and autumn."
+    launch, date = rng.integers(-160, weeks + 1, 20 * n), LAST_DAY - 7 * weeks
+    likely = np.minimum(1 + .5 * np.cos(4 * np.pi * (date + 7 * launch - 75) / 365.25), 1.25) * np.select([launch == weeks, launch == weeks - 1], [.15, .25], 1)
+    launch = launch[rng.random(20 * n) * 1.25 < likely]
+    life = (3 + rng.lognormal(2.74, .85, len(launch))) * np.where(rng.random(len(launch)) < .1, 4, 1)
+    alive = np.flatnonzero(launch + life > 8)[:n]
     order = alive[np.argsort(launch[alive], kind='stable')]
     return launch[order], life[order]
 
@@ -307,13 +312,13 @@ def draw_products(
     return dict(launch=launch, life=life, group=group, type=kind, style=style, vector=vector,
                 section=draw_sections(rng, group, KIND[kind], style))
 
-# %% ../nbs/05_twin.ipynb #3404f868
+# %% ../nbs/05_twin.ipynb #9033566a
 def draw_variants(
     rng: np.random.Generator,
     n: int,  # articles wanted
 ) -> tuple:  # (product, place): (n,) int64 each; product ascends, place counts within it
     "How many variants the products have, cut at exactly n articles."
-    sizes = np.minimum(rng.geometric(rng.beta(4, 3.7, n)), 75)
+    sizes = np.minimum(rng.geometric(rng.beta(3.4, 2.95, n)), 75)
     product = np.repeat(np.arange(n), sizes)[:n]
     return product, np.arange(n) - np.searchsorted(product, product)
 
@@ -357,7 +362,19 @@ def to_price_point(
     middles = np.sqrt(PRICE_POINTS[1:] * PRICE_POINTS[:-1])
     return PRICE_POINTS[np.searchsorted(middles, euros)]
 
-# %% ../nbs/05_twin.ipynb #64d7c6dc
+# %% ../nbs/05_twin.ipynb #3beb6df4
+FLOOR = np.log(7)  # log sales in the period that every article may hope for
+
+def potential(
+    z: np.ndarray,  # (n,) standard normal scores
+    group: np.ndarray,  # (n,) rows of GROUPS
+) -> np.ndarray:  # (n,) float; log of an article's sales
+    "Log sales by score: a line that is flatter at both ends, and flatter for children's clothes."
+    line = 2.2 * np.clip(z, -1., .75) + np.minimum(z + 1., 0) + .95 * np.maximum(z - .75, 0)
+    mean = 4.9 + np.log(GROUPS['sales'] / GROUPS['share'])[group]
+    return mean + line * np.where(GROUPS['letter'] == 'K', .95, 1)[group]
+
+# %% ../nbs/05_twin.ipynb #2cbe08ce
 def draw_articles(
     seed: int,  # of the twin
     scale: Scale,
@@ -371,12 +388,15 @@ def draw_articles(
               pattern=draw_patterns(rng, products, product))
     code = np.sort(rng.choice(np.arange(108_000, 960_000), product[-1] + 1, replace=False))[product]
     a['id'] = code * 1000 + 1 + 3 * place + rng.integers(0, 3, len(place))
-    a['launch'] = a['launch'] + np.where(rng.random(len(place)) < .15, rng.integers(0, 9, len(place)), 0)
-    level = rng.normal(-.25, .3, product[-1] + 1)[product]
+    later = a['launch'] + np.where(rng.random(len(place)) < .15, rng.integers(0, 9, len(place)), 0)
+    a['launch'] = np.where(later < np.minimum(a['launch'] + a['life'] - 3, weeks), later, a['launch'])  # some colours come later
+    level = rng.normal(-.175, .36, product[-1] + 1)[product]
     a['price'] = to_price_point(TYPES['price'][a['type']] * np.exp(level - .35 * (a['group'] == 3)))
     a['level'] = np.log(a['price'] / TYPES['price'][a['type']])
-    base = -3.2 * rng.random(product[-1] + 1) + rng.normal(0, .2, product[-1] + 1)
-    a['base'] = base[product] - 1.1 * rng.random(len(place)) + .08 * np.log(COLOURS['share'][a['colour']])
+    long, colour = (np.log(a['life']) - 3) / .85, np.log(COLOURS['share'][a['colour']]) - 2
+    z = .7 * rng.normal(size=product[-1] + 1)[product] + .5 * rng.normal(size=len(place)) + .4 * long + .1 * colour
+    shown = np.minimum(a['launch'] + a['life'], weeks) - np.maximum(a['launch'], 0)  # weeks of its life that fall in the period
+    a['base'] = np.maximum(potential(z, a['group']) - np.log(a['life']), FLOOR - np.log(np.maximum(shown, 2)))
     return a
 
 # %% ../nbs/05_twin.ipynb #ab8dd71b
@@ -506,30 +526,30 @@ def article_vectors(
     "Where the articles lie in the space of tastes."
     return np.c_[a['vector'], COLOUR_POINTS[a['colour']], a['level']].astype(np.float32)
 
-# %% ../nbs/05_twin.ipynb #7ab3e5b3
+# %% ../nbs/05_twin.ipynb #8fd6ae82
 def draw_ages(
     rng: np.random.Generator,
     n: int,  # customers
 ) -> np.ndarray:  # (n,) int64, 16 to 99
     "Two humps, about 21 and 50."
-    hump = rng.choice(3, n, p=[.52, .12, .36])
-    older = rng.normal(np.array([0, 37, 51])[hump], np.array([1, 6, 9])[hump])
-    age = np.where(hump == 0, 17.5 + rng.gamma(2.6, 3., n), older)
+    hump = rng.choice(3, n, p=[.51, .11, .38])
+    older = rng.normal(np.array([0, 37, 51.5])[hump], np.array([1, 6, 9])[hump])
+    age = np.where(hump == 0, 17.2 + rng.gamma(2.6, 3., n), older)
     return np.clip(age, 16, 99).astype(np.int64)
 
-# %% ../nbs/05_twin.ipynb #fd4699d7
+# %% ../nbs/05_twin.ipynb #dcba010c
 def draw_groups(
     rng: np.random.Generator,
     age: np.ndarray,  # (n,) years
 ) -> np.ndarray:  # (n, 5) float32, rows sum to 1: share of each of GROUPS
     "In which part of the shop a customer buys."
     n = len(age); man, parent = rng.random(n) < .07, (rng.random(n) < .4) & (np.abs(age - 38) < 10)
-    logits = np.stack([1.8 + .012 * (age - 35), 1.6 - .05 * (age - 20), -3.5 + 7.5 * man,
+    logits = np.stack([1.8 + .012 * (age - 35), 1.25 - .05 * (age - 20), -3.5 + 7.5 * man,
                        -2.6 + 3.2 * parent, np.full(n, -1.6)], 1)
     weights = np.exp(logits + rng.normal(0, 1, (n, 5)))
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
-# %% ../nbs/05_twin.ipynb #cf2bb689
+# %% ../nbs/05_twin.ipynb #c8575e8e
 def draw_tastes(
     rng: np.random.Generator,
     age: np.ndarray,  # (n,) years
@@ -537,19 +557,20 @@ def draw_tastes(
     "Each customer leans to two or three styles that suit the age, some colours, and a price level."
     suits = -.5 * ((age[:, None] - STYLES['age']) / 12) ** 2
     points = sum(w * STYLE_POINTS[pick(rng, suits)] for w in (1., .6, .4))
-    style = 4 * normalise(points + rng.normal(0, 1.2 / DIM ** .5, points.shape))
+    style = 6 * normalise(points + rng.normal(0, .8 / DIM ** .5, points.shape))
     return np.c_[style, rng.normal(0, 1.5, (len(age), 3)), rng.normal(.008 * (age - 36), 1.2)].astype(np.float32)
 
-# %% ../nbs/05_twin.ipynb #327818b4
+# %% ../nbs/05_twin.ipynb #aa428043
+VISIT = 3.55  # rows of a visit, about
+
 def draw_customers(
     seed: int,  # of the twin
     scale: Scale,
 ) -> dict:  # name -> (customers, ...) array
-    "The customers, in the order of their ids. `visits` is how often they shop: a few very often, 0.7 % never."
+    "The customers, in the order of their ids. `visits` is how often they shop: a third once, a few very often, 0.7 % never."
     rng, n = stream(seed, 'customers'), scale.customers
     age = draw_ages(rng, n)
-    mean, sd = scale.transactions / 2.9 - 1, 1.45  # rows a visit; of the log
-    visits = 1 + rng.poisson(rng.lognormal(np.log(mean) - sd ** 2 / 2, sd, n))
+    visits = 1 + rng.poisson(rng.gamma(.37, (scale.transactions / VISIT - 1) / .37, n))
     visits = np.where(rng.random(n) < .007, 0, np.minimum(visits, scale.days // 2))
     habit = np.where(rng.random(n) < .35, 1., rng.beta(1.1, .9, n))
     return dict(age=age, visits=visits, online=habit, groups=draw_groups(rng, age), taste=draw_tastes(rng, age),
@@ -585,7 +606,7 @@ def customers_table(
         'age': optional(rng.random(n) > .0116, np.char.add(c['age'].astype(str), '.0')),
         'postal_code': pa.array(postal[where].astype(str))})
 
-# %% ../nbs/05_twin.ipynb #5c0bed45
+# %% ../nbs/05_twin.ipynb #23c10707
 def day_rates(
     days: int,  # length of the period
 ) -> np.ndarray:  # (days,) float, mean 1
@@ -593,24 +614,26 @@ def day_rates(
     day = np.arange(LAST_DAY + 1 - days, LAST_DAY + 1)
     weekday = np.array([.93, .86, 1.07, 1.09, 1.02, 1.06, .97])[(day + 3) % 7]  # 1970-01-01 was a Thursday
     date = (day.astype('datetime64[D]') - day.astype('datetime64[D]').astype('datetime64[Y]')).astype(int)
-    yearly = 1 + .22 * np.cos(2 * np.pi * (date - 180) / 365.25) + .8 * np.isin(date, range(327, 333))
+    yearly = 1 + .15 * np.cos(2 * np.pi * (date - 160) / 365.25) + .6 * np.isin(date, range(327, 333))
     return weekday * yearly / np.mean(weekday * yearly)
 
-# %% ../nbs/05_twin.ipynb #61b1289f
+# %% ../nbs/05_twin.ipynb #faa55fd3
 def draw_visits(
     rng: np.random.Generator,
     visits: np.ndarray,  # (n,) how often each customer shops
     days: int,  # length of the period
 ) -> tuple:  # (day, customer): int64 each, ordered by day then customer; at most one visit of a customer a day
-    "Days of shopping, in spells of some weeks inside each customer's window."
+    "Days of shopping, in spells inside each customer's window, which for nine in ten is the whole period."
     n, clock = len(visits), np.r_[0, np.cumsum(day_rates(days))] / days
-    length = np.minimum(.1 + rng.exponential(.4, n) + visits / 20, 1)
-    spells = 1 + rng.poisson(visits / 2); first = np.cumsum(spells) - spells
-    centre = (np.repeat(rng.random(n), spells) + np.repeat(length, spells) * rng.random(spells.sum())) % 1
+    length = np.where(rng.random(n) < .9, 1, np.minimum(.03 + rng.exponential(.3, n) + visits / 40, 1))
+    start = np.where(length < 1, rng.random(n) - length / 2, 0)
+    start, end = np.maximum(start, 0), np.minimum(start + length, 1)
+    spells = 1 + rng.poisson(visits / .7); first = np.cumsum(spells) - spells
+    centre = np.repeat(start, spells) + np.repeat(end - start, spells) * rng.random(spells.sum())
     customer = np.repeat(np.arange(n), visits)
     spell = first[customer] + (rng.random(len(customer)) * spells[customer]).astype(int)
     middle = np.searchsorted(clock, centre[spell], 'right') - 1
-    day = middle + np.rint(rng.laplace(0, 16, len(customer))).astype(int)
+    day = middle + np.rint(rng.laplace(0, 9, len(customer))).astype(int)
     day = np.where((day < 0) | (day >= days), middle, day)
     monday = day - (day + LAST_DAY + 1 - days + 3) % 7
     low, high = clock[np.maximum(monday, 0)], clock[np.minimum(monday + 7, days)]
@@ -618,31 +641,25 @@ def draw_visits(
     day = np.clip(np.searchsorted(clock, share, 'right') - 1, 0, days - 1)
     return np.divmod(np.unique(day * n + customer), n)
 
-# %% ../nbs/05_twin.ipynb #fd3bb4ef
-class Demand:
-    "The log weight of every article in the current week; `advance` goes to the next one."
-    def __init__(self,
-                 a: dict,  # see `draw_articles`
-                 weeks: int,  # in the period
-                 rng: np.random.Generator):
-        self.a, self.weeks, self.rng, self.week = a, weeks, rng, -1
-        self.luck, self.fashion = rng.normal(0, .3, len(a['id'])), rng.normal(0, .2, len(STYLES['name']))
+# %% ../nbs/05_twin.ipynb #1189f8b1
+def draw_demand(
+    rng: np.random.Generator,
+    a: dict,  # see `draw_articles`
+    weeks: int,  # in the period
+):  # yields (articles,) float32 for each week; -inf for what is not on sale
+    "The log weight of every article, week by week."
+    luck, fashion = rng.normal(0, .3, len(a['id'])), rng.normal(0, .2, len(STYLES['name']))
+    for week in range(weeks):
+        luck = .85 * luck + rng.normal(0, .158, len(luck))  # sd stays .3
+        fashion = .95 * fashion + rng.normal(0, .0625, len(fashion))
+        age, season = week - a['launch'], season_of(a['type'], LAST_DAY - 7 * (weeks - week) + 4)
+        weight = a['base'] + season + luck + fashion[a['style']] - 1.2 * (age / a['life']) ** 2 - .7 * (age == 0)
+        weight = np.where((age >= 0) & (age < a['life']), weight, -np.inf)
+        cap = np.log(max(.0026, 1 / np.isfinite(weight).sum()) * np.exp(weight).sum())  # best sellers run out of sizes
+        yield np.where(weight > cap, cap + .2 * (weight - cap), weight).astype(np.float32)
 
-    def advance(self) -> np.ndarray:  # (articles,) float32; -inf for what is not on sale
-        "The weights of the next week."
-        self.week += 1
-        self.luck = .85 * self.luck + self.rng.normal(0, .158, len(self.luck))  # sd stays .3
-        self.fashion = .95 * self.fashion + self.rng.normal(0, .0625, len(self.fashion))
-        age, life = self.week - self.a['launch'], self.a['life']
-        season = season_of(self.a['type'], LAST_DAY - 7 * (self.weeks - self.week) + 4)
-        weight = self.a['base'] + season + self.luck + self.fashion[self.a['style']]
-        weight += -1.2 * (age / life) ** 2 - .7 * (age == 0)
-        sold = (age >= 0) & (age < life)
-        cap = np.median(weight[sold]) + .7  # best sellers run out of sizes
-        return np.where(sold, np.where(weight > cap, cap + .3 * (weight - cap), weight), -np.inf).astype(np.float32)
-
-# %% ../nbs/05_twin.ipynb #9ff82976
-SHELF = 1 << 16  # places
+# %% ../nbs/05_twin.ipynb #6a4cce56
+SHELF = 1 << 18  # places
 
 def fill_shelf(
     rng: np.random.Generator,
@@ -650,8 +667,8 @@ def fill_shelf(
 ) -> np.ndarray:  # (SHELF,) int32, ascending places in `weights`
     "Places in proportion to weights, by systematic sampling."
     total = np.cumsum(weights, dtype=np.float64)
-    marks = (np.arange(SHELF) + rng.random()) / SHELF * total[-1]
-    return np.searchsorted(total, marks, 'right').clip(max=len(weights) - 1).astype(np.int32)
+    ends = (total / total[-1] * SHELF + rng.random()).astype(np.int64); ends[-1] = SHELF
+    return np.repeat(np.arange(len(weights), dtype=np.int32), np.diff(ends, prepend=0))
 
 # %% ../nbs/05_twin.ipynb #7d0bcbdb
 def form_looks(
@@ -679,7 +696,7 @@ def kinds_together() -> np.ndarray:  # (kinds + 1, kinds) float32; the last row,
     table[-1] = 0
     return table
 
-# %% ../nbs/05_twin.ipynb #20212d34
+# %% ../nbs/05_twin.ipynb #ced233f0
 MEMORY = 8  # purchases that a customer remembers in order
 OWNED = 1024  # bits in which everything bought is noted
 
@@ -691,10 +708,9 @@ class Shop:
         n, self.vectors, self.kind, self.group = len(c['age']), article_vectors(a), KIND[a['type']], a['group']
         self.taste, self.liking, self.groups = c['taste'], c['kinds'], np.cumsum(c['groups'], 1)
         self.recent = np.zeros((n, self.vectors.shape[1]), np.float32)  # the style of what was bought lately
-        self.memory, self.last = np.full((n, MEMORY), -1, np.int32), np.full(n, -1000)
+        self.memory, self.last = np.full((n, MEMORY), -1, np.int32), np.zeros(n, int)
         self.together, (self.look, self.look_start, self.look_size) = kinds_together(), form_looks(a)
         self.first = np.searchsorted(a['product'], a['product']); self.size = np.bincount(a['product'])[a['product']]
-
         self.owned = np.zeros((n, OWNED // 8), np.uint8)
         self.bit = (np.arange(len(a['id'])) * 40503 % OWNED).astype(np.int32)
 
@@ -718,8 +734,8 @@ class Shop:
         parts = (on_sale * (self.group == g) for g in range(len(GROUPS['name'])))
         self.shelves = np.stack([fill_shelf(rng, part if part.any() else on_sale) for part in parts])
 
-# %% ../nbs/05_twin.ipynb #24414476
-TRIES = 20  # articles looked at for each one bought
+# %% ../nbs/05_twin.ipynb #ec673791
+TRIES = 32  # articles looked at for each one bought
 
 def walk(
     shop: Shop,
@@ -734,7 +750,7 @@ def walk(
     fit = np.einsum('nd,ncd->nc', wish, shop.vectors[seen])
     kind = shop.kind[seen]
     fit += shop.liking[who[:, None], kind] + shop.together[np.where(beside >= 0, shop.kind[beside], -1)[:, None], kind]
-    return seen[np.arange(len(who)), pick(rng, fit - 6 * shop.owns(who[:, None], seen))]
+    return seen[np.arange(len(who)), pick(rng, fit - 12 * shop.owns(who[:, None], seen))]
 
 # %% ../nbs/05_twin.ipynb #6a4d4409
 def candidates(
@@ -753,7 +769,7 @@ def candidates(
         bonus = np.where(shop.owns(who[:, None], article), -np.inf, bonus[article])
     return article, np.where((article >= 0) & np.isfinite(shop.weight[article]), bonus, -np.inf)
 
-# %% ../nbs/05_twin.ipynb #29978b2f
+# %% ../nbs/05_twin.ipynb #7a962e92
 def choose(
     shop: Shop,
     rng: np.random.Generator,
@@ -765,7 +781,7 @@ def choose(
     group = np.minimum((rng.random(len(who))[:, None] > shop.groups[who]).sum(1), 4)
     group = np.where((beside >= 0) & (rng.random(len(who)) < .7), shop.group[beside], group)
     article, seed = walk(shop, rng, who, beside, group), np.where(beside >= 0, beside, shop.memory[who, 0])
-    u, again = rng.random(len(who)), np.where(beside < 0, 1, .5) * (.011 + .12 * np.exp(-gap / 20))
+    u, again = rng.random(len(who)), np.where(beside < 0, 1, .5) * (.038 + .22 * np.exp(-gap / 4.5))
     for way, low, high in (('again', 0, again), ('variant', again, again + .05), ('look', again + .05, again + .2)):
         rows = np.flatnonzero((u >= low) & (u < high) & (seed >= 0))
         found, logits = candidates(shop, rng, way, who[rows], seed[rows])
@@ -773,25 +789,26 @@ def choose(
         article[rows] = found[np.arange(len(rows)), best]
     return article
 
-# %% ../nbs/05_twin.ipynb #b5935a7a
+# %% ../nbs/05_twin.ipynb #664bb0b1
 def draw_sizes(
     rng: np.random.Generator,
-    mean: np.ndarray,  # (n,) float, about 1; the customer's habit
-) -> np.ndarray:  # (n,) int64, 1 to 20
-    "How many different articles a basket holds: 37 % one, the rest three or four."
-    more = rng.poisson(1.9 * mean * rng.gamma(1.5, 1 / 1.5, len(mean)))
-    return np.where(rng.random(len(mean)) < .37, 1, np.minimum(2 + more, 20))
+    habit: np.ndarray,  # (n,) float, about 1
+    day: int,  # since 1970-01-01; baskets are fuller in early summer
+) -> np.ndarray:  # (n,) int64, 1 to 40
+    "How many different articles a basket holds: one, and a negative binomial number more."
+    more = 2.2 * np.exp(.3 * np.cos(2 * np.pi * (day - 145) / 365.25))
+    return 1 + np.minimum(rng.poisson(more * habit * rng.gamma(1.7, 1 / 1.7, len(habit))), 39)
 
-# %% ../nbs/05_twin.ipynb #d2bd6625
+# %% ../nbs/05_twin.ipynb #81956287
 def shop_day(
     shop: Shop,
     rng: np.random.Generator,
-    day: int,  # of the period
+    day: int,  # since 1970-01-01
     who: np.ndarray,  # (n,) int64 customers, ascending
-    basket: np.ndarray,  # (n,) float; see `draw_sizes`
+    habit: np.ndarray,  # (n,) float; see `draw_sizes`
 ) -> tuple:  # (customer, article): one row a piece, by customer
     "Fill the baskets of one day."
-    size, gap, pieces = draw_sizes(rng, basket), day - shop.last[who], []
+    size, gap, pieces = draw_sizes(rng, habit, day), day - shop.last[who], []
     inside, beside = np.arange(len(who)), np.full(len(who), -1)
     while len(inside):
         article = choose(shop, rng, who[inside], beside[inside], gap[inside])
@@ -799,11 +816,11 @@ def shop_day(
         inside = inside[size[inside] > len(pieces)]
     for rows, article in pieces: shop.remember(who[rows], article)
     shop.last[who] = day
-    rows, article = (np.concatenate(x) for x in zip(*pieces))
-    order = np.argsort(rows, kind='stable')
-    return who[rows[order]], article[order]
+    rows, article = (np.concatenate(x).astype(np.int64) for x in zip(*pieces))
+    rows, article = np.divmod(np.unique(rows * len(shop.kind) + article), len(shop.kind))  # an article is in a basket once; quantities come later
+    return who[rows], article
 
-# %% ../nbs/05_twin.ipynb #943be406
+# %% ../nbs/05_twin.ipynb #831ac8e7
 def draw_receipts(
     rng: np.random.Generator,
     a: dict,  # see `draw_articles`
@@ -823,10 +840,10 @@ def draw_receipts(
     steps = np.array([1, .9, .8, .7, .5])[np.where(reduced, rng.integers(1, 5, len(who)), 0)]
     personal = np.where(rng.random(len(who)) < .12, rng.integers(90, 99, len(who)) / 100, 1)
     price = np.round(a['price'][article] * steps * personal, 2) / 590
-    copies = 1 + np.where(rng.random(len(who)) < .085, rng.geometric(.85, len(who)), 0)
+    copies = 1 + np.where(rng.random(len(who)) < .0864, rng.geometric(.875, len(who)), 0)
     return tuple(np.repeat(x, copies) for x in (who, article, price, 1 + online.astype(np.int64)))
 
-# %% ../nbs/05_twin.ipynb #878be0ac
+# %% ../nbs/05_twin.ipynb #dfdf57ea
 def draw_days(
     a: dict,  # see `draw_articles`
     c: dict,  # see `draw_customers`
@@ -837,16 +854,16 @@ def draw_days(
     rng, weeks, start = stream(seed, 'shop'), -(-scale.days // 7), LAST_DAY + 1 - scale.days
     day, customer = draw_visits(stream(seed, 'visits'), c['visits'], scale.days)
     bounds = np.searchsorted(day, np.arange(scale.days + 1))
-    shop, demand = Shop(a, c), Demand(a, weeks, stream(seed, 'demand'))
+    shop, demand = Shop(a, c), draw_demand(stream(seed, 'demand'), a, weeks)
     for d in tqdm(range(scale.days), desc='days', delay=3):
         week = weeks - 1 - (scale.days - 1 - d) // 7
-        if week > demand.week: shop.open(rng, demand.advance())
+        if d == 0 or (scale.days - d) % 7 == 0: shop.open(rng, next(demand))
         who = customer[bounds[d]:bounds[d + 1]]
         if not len(who): continue
-        pieces = shop_day(shop, rng, d, who, c['basket'][who])
+        pieces = shop_day(shop, rng, start + d, who, c['basket'][who])
         yield start + d, *draw_receipts(rng, a, c, start + d, week, *pieces)
 
-# %% ../nbs/05_twin.ipynb #e4d78174
+# %% ../nbs/05_twin.ipynb #6fc6158d
 RECEIPT = pa.schema([('t_dat', pa.date32()), ('customer_id', pa.string()), ('article_id', pa.string()),
                      ('price', pa.float64()), ('sales_channel_id', pa.int64())])
 
@@ -855,22 +872,15 @@ def write_transactions(
     days,  # what `draw_days` yields
     customer_ids: pa.Array,  # of str
     article_ids: pa.Array,  # of str
-    block: int = 500_000,  # rows written at once
 ) -> int:  # rows
-    "Write the days as they come."
-    options = pa.csv.WriteOptions(include_header=False, quoting_style='none')
-    rows, waiting = 0, []
+    "Write each day as it comes."
+    rows, options = 0, pa.csv.WriteOptions(include_header=False, quoting_style='none')
     with open(path, 'wb') as file:
         file.write((','.join(RECEIPT.names) + '\n').encode())
-        def flush():
-            day, who, article, price, channel = (np.concatenate(x) for x in zip(*waiting))
-            columns = [pa.array(day.astype(np.int32)).cast(pa.date32()), customer_ids.take(pa.array(who)),
+        for day, who, article, price, channel in days:
+            columns = [pa.repeat(pa.scalar(day, pa.int32()).cast(pa.date32()), len(who)), customer_ids.take(pa.array(who)),
                        article_ids.take(pa.array(article)), pa.array(price), pa.array(channel)]
-            pa.csv.write_csv(pa.table(columns, schema=RECEIPT), file, options)
-        for day, *columns in days:
-            waiting.append((np.full(len(columns[0]), day), *columns)); rows += len(columns[0])
-            if sum(len(x[0]) for x in waiting) >= block: flush(); waiting = []
-        if waiting: flush()
+            pa.csv.write_csv(pa.table(columns, schema=RECEIPT), file, options); rows += len(who)
     return rows
 
 # %% ../nbs/05_twin.ipynb #8e9cc317
@@ -1092,18 +1102,18 @@ def draw_images(
         image.save(folder / ids[k][:3] / f'{ids[k]}.jpg', quality=88)
     return len(chosen)
 
-# %% ../nbs/05_twin.ipynb #f59acf5e
+# %% ../nbs/05_twin.ipynb #166c977e
 def draw_twin(
     folder: 'str | Path',  # where to; replaced if it exists
     scale: 'str | Scale' = 'tiny',  # a name of `SCALES`, or sizes of your own
     seed: int = 42,  # the same seed gives the same bytes
     n_images: 'int | None' = None,  # garment images at most; None: what the scale says
-) -> dict:  # counts: articles, products, customers, transactions, images, days
+) -> dict:  # counts: articles, products, customers, transactions, images, days; tables_seconds, images_per_second
     "Draw a synthetic H&M in the Kaggle file layout. Raises `InputError` for an unknown scale or a negative number."
     size = scale if isinstance(scale, Scale) else SCALES.get(scale)
     if size is None: raise InputError(f"scale {scale!r}: expected one of {', '.join(SCALES)}")
     if min(seed, n_images or 0) < 0: raise InputError(f"seed {seed}, n_images {n_images}: expected no negative number")
-    folder = Path(folder).absolute()
+    folder, start = Path(folder).absolute(), time.perf_counter()
     partial = folder.with_name(folder.name + '.partial')
     shutil.rmtree(partial, ignore_errors=True); (partial / 'images').mkdir(parents=True)
     a, c = draw_articles(seed, size), draw_customers(seed, size)
@@ -1111,41 +1121,97 @@ def draw_twin(
     write_csv(articles, partial / 'articles.csv'); write_csv(customers, partial / 'customers.csv')
     rows = write_transactions(partial / 'transactions_train.csv', draw_days(a, c, seed, size),
                               customers['customer_id'].combine_chunks(), articles['article_id'].combine_chunks())
+    tables = time.perf_counter()
     images = draw_images(partial / 'images', a, seed, size.images if n_images is None else n_images)
+    rate = images / (time.perf_counter() - tables)
     shutil.rmtree(folder, ignore_errors=True); partial.rename(folder)
     return dict(articles=size.articles, products=int(a['product'][-1] + 1), customers=size.customers,
-                transactions=rows, images=images, days=size.days)
+                transactions=rows, images=images, days=size.days, tables_seconds=round(tables - start, 1), images_per_second=round(rate, 1))
 
-# %% ../nbs/05_twin.ipynb #96212b33
-FACTS = [  # what, real value, query over t (transactions), a (articles), c (customers), w (rows of the last week)
-    ('articles per product', 2.23, 'SELECT count(*) / count(DISTINCT product_code) FROM a'),
-    ('share of sales of the top 20 % articles', .80, """SELECT sum(n) FILTER (place <= .2 * (SELECT count(*) FROM a)) / sum(n) FROM
-        (SELECT count(*) AS n, row_number() OVER (ORDER BY count(*) DESC) AS place FROM t GROUP BY article_id)"""),
-    ('transactions per customer, mean', 23.3, 'SELECT (SELECT count(*) FROM t) / count(*) FROM c'),
-    ('transactions per customer, median of buyers', 9,
-     'SELECT median(n) FROM (SELECT count(*) AS n FROM t GROUP BY customer_id)'),
-    ('customers without a purchase', .007, 'SELECT 1 - (SELECT count(DISTINCT customer_id) FROM t) / count(*) FROM c'),
-    ('rows that copy another', .09, 'SELECT 1 - (SELECT count(*) FROM (SELECT DISTINCT * FROM t)) / count(*) FROM t'),
-    ('last week: repurchases', .054, """SELECT avg((o.article_id IS NOT NULL)::INT) FROM w LEFT JOIN
-        (SELECT customer_id, article_id, min(t_dat) AS first FROM t GROUP BY ALL) AS o
-        ON o.customer_id = w.customer_id AND o.article_id = w.article_id AND o.first < w.t_dat"""),
-    ('last week: baskets with two or more rows', .633,
-     'SELECT avg((n > 1)::INT) FROM (SELECT count(*) AS n FROM w GROUP BY customer_id, t_dat)'),
-    ('last week: buyers of the best seller', .011, """SELECT max(n) / (SELECT count(DISTINCT customer_id) FROM w) FROM
-        (SELECT count(DISTINCT customer_id) AS n FROM w GROUP BY article_id)"""),
-    ('price, mean', .0278, 'SELECT avg(price) FROM t'),
-    ('rows of channel 2', .704, 'SELECT avg((sales_channel_id = 2)::INT) FROM t'),
-]
+# %% ../nbs/05_twin.ipynb #2ab41f57
+FACTS = parse_table("""
+fact|figures|real|tolerance|at|query
+rows||31788324|.15|full|[count(*)] FROM t
+rows that copy another||.09|.15|any|[1 - sum(n > 0) / sum(n)] FROM (SELECT count(*) AS n FROM t GROUP BY u, i, d, price, channel)
+customer-article pairs||27306439|.15|full|[count(*)] FROM p WHERE ago IS NULL
+article: purchases|mean;first quartile;median;third quartile|304;14;65;286|.15|full|list_concat([avg(n)], quartiles(n)) FROM item
+articles without a sale||.0094|.3|full|[1 - (SELECT count(*) FROM item) / count(*)] FROM a
+share of sales of the top 20 % articles||.8|.15|any|[sum(n) FILTER (top <= .2) / sum(n)] FROM (SELECT n, percent_rank() OVER (ORDER BY n DESC) AS top FROM item)
+articles per product||2.23|.15|any|[count(*) / count(DISTINCT product_code)] FROM a
+articles of the largest product||75|.3|full|[max(n)] FROM (SELECT count(*) AS n FROM a GROUP BY product_code)
+customer: transactions|mean;sd;first quartile;median;third quartile|23.3;39.2;3;9;27|.15;.3;.15;.15;.15|rate|spread(n) FROM cust
+customers with one article||.114|.15|rate|[avg((k = 1)::INT)] FROM cust
+customers without a purchase||.007|.3|any|[avg((n IS NULL)::INT)] FROM c LEFT JOIN cust USING (u)
+repurchase within weeks|1;2;3|.051;.062;.066|.15|full|[count(*) FILTER (gap <= 7) / count(*), count(*) FILTER (gap <= 14) / count(*), count(*) FILTER (gap <= 21) / count(*)] FROM visit
+last week|rows;baskets;buyers|240311;77143;68984|.15|full|[sum(n), count(*), count(DISTINCT u)] FROM visit WHERE d < 7
+last week|articles|17986|.15|full|[count(*)] FROM sold WHERE week = 0
+last week|baskets of two or more|.633|.15|any|[avg((k > 1)::INT)] FROM visit WHERE d < 7
+last week|repurchases|.054|.15|full|[avg((ago IS NOT NULL)::INT)] FROM t JOIN p USING (u, i, d) WHERE d < 7
+last week|buyers unseen for 50 weeks|.112|.15|full|[avg((u NOT IN (SELECT u FROM visit WHERE d BETWEEN 7 AND 356))::INT)] FROM (SELECT DISTINCT u FROM visit WHERE d < 7)
+last week|reach of the best seller|.011|.3|full|[max(n) / (SELECT count(DISTINCT u) FROM visit WHERE d < 7)] FROM (SELECT count(DISTINCT u) AS n FROM p WHERE d < 7 GROUP BY i)
+last week|sales of articles new or sold in 3 weeks|.99|.01|any|[sum(n) FILTER (before <= 3 OR before IS NULL) / sum(n)] FROM sold WHERE week = 0
+customers of the last 10 weeks||.319|.15|full|[count(DISTINCT u) / (SELECT count(*) FROM c)] FROM visit WHERE d < 70
+new articles a week|fewest;most|400;1000|.3|full|quantile_cont(n, [.02, .98]) FROM (SELECT sum((before IS NULL)::INT) AS n FROM sold WHERE week < half() GROUP BY week)
+articles sold a week|fewest;most|14000;25000|.3|full|quantile_cont(n, [.02, .98]) FROM (SELECT count(*) AS n FROM sold WHERE week < half() GROUP BY week)
+price|mean;sd;first quartile;median;third quartile|.0278;.0192;.0158;.0254;.0339|.15|any|spread(price) FROM t
+rows of channel 2||.704|.15|any|[avg((channel = 2)::INT)] FROM t
+age|mean;sd;first quartile;median;third quartile|36.4;14.3;24;32;49|.15|any|spread(age) FROM c
+age|younger hump;older hump|21;50|.15|any|[mode(age ORDER BY age) FILTER (age < 35), mode(age ORDER BY age) FILTER (age > 40)] FROM c
+missing|age;FN;Active|.012;.652;.662|.3;.15;.15|any|[avg((age IS NULL)::INT), avg((FN IS NULL)::INT), avg((Active IS NULL)::INT)] FROM c
+club|ACTIVE;PRE-CREATE|.927;.068|.15|any|list_transform($figures, lambda f: h[f] / n) FROM (SELECT histogram(club_member_status) AS h, count(*) AS n FROM c)
+catalogue|Ladieswear;Baby/Children;Divided;Menswear;Sport|.377;.329;.144;.119;.032|.15|any|list_transform($figures, lambda f: h[f] / n) FROM (SELECT histogram(index_group_name) AS h, count(*) AS n FROM a)
+catalogue|Solid;All over pattern|.471;.163|.15|any|list_transform($figures, lambda f: h[f] / n) FROM (SELECT histogram(graphical_appearance_name) AS h, count(*) AS n FROM a)
+catalogue|Black;Dark Blue;White|.215;.115;.09|.15|any|list_transform($figures, lambda f: h[f] / n) FROM (SELECT histogram(colour_group_name) AS h, count(*) AS n FROM a)
+articles without description||.0039|.3|full|[avg((detail_desc IS NULL)::INT)] FROM a
+articles without image||.0042|.3|full|[avg((article_id NOT IN (FROM images))::INT)] FROM a
+""")
+
+# %% ../nbs/05_twin.ipynb #ef48f61b
+def open_facts(
+    folder: 'str | Path',  # Kaggle layout, CSV
+    memory: str,  # DuckDB's limit; what does not fit goes to a temporary file
+) -> duckdb.DuckDBPyConnection:  # tables t, a, c, images, p, item, cust, visit, sold; macros half, quartiles, spread
+    "The tables that the facts are asked of. Ids are hashed to 64 bits; days and weeks count backwards from the last."
+    k, read = duckdb.connect(config={'memory_limit': memory}), lambda name: f"read_csv('{folder}/{name}.csv', all_varchar={name == 'articles'})"
+    k.execute(f"""CREATE TABLE a AS FROM {read('articles')};
+        CREATE TABLE c AS SELECT hash(customer_id) AS u, * FROM {read('customers')};
+        CREATE TABLE images AS SELECT file[-14:-5] AS id FROM glob('{folder}/images/*/*.jpg');
+        SET VARIABLE last = (SELECT max(t_dat) FROM {read('transactions_train')});
+        CREATE TABLE t AS SELECT hash(customer_id) AS u, hash(article_id) AS i, (getvariable('last') - t_dat)::SMALLINT AS d,
+            price, sales_channel_id::TINYINT AS channel FROM {read('transactions_train')};
+        CREATE TABLE p AS SELECT *, lag(d) OVER (PARTITION BY u, i ORDER BY d DESC) - d AS ago FROM (SELECT DISTINCT u, i, d FROM t);
+        CREATE TABLE item AS SELECT i, count(*) AS n FROM t GROUP BY i;
+        CREATE TABLE visit AS SELECT * FROM (SELECT u, d, count(*) AS k, min(ago) AS gap FROM p GROUP BY u, d)
+            JOIN (SELECT u, d, count(*) AS n FROM t GROUP BY u, d) USING (u, d);
+        CREATE TABLE cust AS SELECT * FROM (SELECT u, sum(n) AS n FROM visit GROUP BY u)
+            JOIN (SELECT u, count(*) AS k FROM p WHERE ago IS NULL GROUP BY u) USING (u);
+        CREATE TABLE sold AS SELECT *, lag(week) OVER (PARTITION BY i ORDER BY week DESC) - week AS before
+            FROM (SELECT i, d // 7 AS week, count(*) AS n FROM t GROUP BY ALL);
+        CREATE MACRO half() AS (SELECT max(week) // 2 FROM sold);
+        CREATE MACRO quartiles(x) AS quantile_cont(x, [.25, .5, .75]);
+        CREATE MACRO spread(x) AS list_concat([avg(x), stddev(x)], quantile_cont(x, [.25, .5, .75]))""")
+    return k
+
+# %% ../nbs/05_twin.ipynb #0281fa79
+REAL_SIZE = np.array([1_371_980, 105_542, 734, 31_788_324])  # customers, articles, days, rows
 
 def facts(
-    folder: 'str | Path',  # Kaggle layout
-) -> list:  # of dicts: fact, twin, real
+    folder: 'str | Path',  # Kaggle layout, CSV
+    memory: str = '4GB',  # DuckDB's limit; what does not fit goes to a temporary file
+) -> list:  # of dicts: fact, twin, real, tolerance, within; the last two are None where the sizes forbid a comparison
     "The facts of a folder beside those of the real data."
-    files = dict(t='transactions_train', a='articles', c='customers')
-    with duckdb.connect() as connection:
-        for name, file in files.items():
-            connection.execute(f"CREATE TABLE {name} AS FROM read_csv('{folder}/{file}.csv')")
-        connection.execute("CREATE VIEW w AS FROM t WHERE t_dat > (SELECT max(t_dat) FROM t) - 7")
-        values = [connection.execute(query).fetchone()[0] for _, _, query in FACTS]
-    return [{'fact': name, 'twin': round(float(value), 4), 'real': real}
-            for (name, real, _), value in zip(FACTS, values)]
+    rows = []
+    with open_facts(folder, memory) as k:
+        size = k.execute("SELECT (SELECT count(*) FROM c), (SELECT count(*) FROM a), max(d) + 1, count(*) FROM t").fetchnumpy()
+        size = np.array([column[0] for column in size.values()])
+        like = {'any': True, 'rate': abs(size[3] / size[0] / 23.17 - 1) < .2, 'full': (np.abs(size / REAL_SIZE - 1) < .1).all()}
+        imaged = k.execute('SELECT count(*) FROM images').fetchone()[0] > .9 * size[1]
+        for fact, figures, real, tolerance, at, query in zip(*FACTS.values()):
+            figures, real, tolerance = (x.split(';') for x in (figures, real, tolerance))
+            values = k.execute(f'SELECT {query}', {'figures': figures} if '$' in query else None).fetchone()[0] or [None] * len(real)
+            fair = like[at] and (imaged or fact != 'articles without image')
+            for figure, value, r, t in zip(figures, values, map(float, real), map(float, tolerance * len(real))):
+                compare = fair and value is not None
+                rows.append({'fact': f'{fact}: {figure}'.removesuffix(': '), 'twin': value if value is None else round(float(value), 4), 'real': r,
+                             'tolerance': t if compare else None, 'within': abs(value - r) <= t * r + 1e-9 if compare else None})
+    return rows
