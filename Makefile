@@ -7,10 +7,10 @@ export OPENBLAS_NUM_THREADS = 1
 BIN   := .venv/bin
 SERVE := .venv-serving/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test serve lab bench reports prepare clean distclean lock
+.PHONY: help run test serve lab bench bench-data reports prepare clean distclean lock
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-9s", $$1, $$2; $$1=$$2=""; print}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-10s", $$1, $$2; $$1=$$2=""; print}'
 
 run: .venv/.exported ## [DATA=folder] [PROFILE=name] [SEED=n]: from raw files (or the synthetic twin) to bundle and reports
 	@exec $(BIN)/python dodo.py run
@@ -32,6 +32,9 @@ lab: .venv/.exported ## JupyterLab on the notebooks
 
 bench: .venv/.ready ## [DATA=..] [PROFILE=..]: time and peak memory of each stage of a run
 	@$(BIN)/python dodo.py bench
+
+bench-data: .venv/.exported ## [DATA=folder of CSV files]: the ingest at full size, beside DuckDB alone and chunked pandas
+	@$(BIN)/python bench/data.py $(DATA)
 
 reports: .venv/.exported ## render the reports of the reference run (demo, twin) into reports/
 	@DATA= PROFILE=demo SEED= $(BIN)/python dodo.py publish

@@ -197,8 +197,8 @@ class Pipeline:
         inputs = {name: content(self.stamp(name)) for name in self.after(stage) if self.stamp(name).exists()}
         if AFTER[stage] == [...]: inputs |= {f'{n}.ipynb': content(self.folder / f'{n}.ipynb') for n in self.after(stage) if (self.folder / f'{n}.ipynb').exists()}
         if self.data and stage == '10_data':
-            raw = [p for pattern in ('*.csv', '*.csv.gz', '*.parquet') for p in self.data.glob(pattern)]
-            inputs |= {p.name: f'{p.stat().st_size} bytes, {p.stat().st_mtime_ns}' for p in raw}
+            raw = [p for place in ('', '*/') for kind in ('csv', 'csv.gz', 'parquet') for p in self.data.glob(f'{place}*.{kind}')]
+            inputs |= {str(p.relative_to(self.data)): f'{p.stat().st_size} bytes, {p.stat().st_mtime_ns}' for p in raw}
         values = {k: v for k, v in (self.declared[stage] | self.chosen[stage]).items() if k not in PIPELINE_SETS}
         if self.data and 'data_dir' in self.declared[stage]: values['data_dir'] = str(self.data)
         return json.loads(json.dumps(dict(code=code_of(self.notebook[stage]), parameter=values, input=inputs), default=str))
@@ -215,12 +215,19 @@ class Pipeline:
                 if a != b: return f'parameter {name}: {a!r} is now {b!r}' if kind == 'parameter' else f'{kind} {name} changed'
         return '' if (self.folder / f'{stage}.ipynb').exists() else f'{stage}.ipynb is gone'
 
+    def discard(self, stage):
+        "Remove what a stage wrote. A stage whose inputs changed may build on that; one whose code or parameters did may not."
+        for output in (read(self.folder / f'records/{stage}.json') or {}).get('outputs', []):
+            path = self.folder / output
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
     def run_stage(self, stage, **forced):
         """Execute a stage's notebook. Its stamp goes first and comes last, so a run that is killed leaves none.
         What is `forced` on top of the profile does not count for its freshness."""
         import papermill
         from doit.exceptions import TaskError, TaskFailed
-        why, key = self.why(stage) or 'asked for', self.key(stage)
+        why, key, old = self.why(stage) or 'asked for', self.key(stage), read(self.key_file(stage))
+        if old and any(old[kind] != key[kind] for kind in ('code', 'parameter')): self.discard(stage)
         partial, done, failed = (self.folder / f'{stage}{kind}.ipynb' for kind in ('.partial', '', '.failed'))
         for old in (self.stamp(stage), self.key_file(stage), self.folder / f'records/{stage}.json', failed): old.unlink(missing_ok=True)
         given = self.chosen[stage] | forced | {'run_dir': str(self.folder)} | ({'data_dir': str(self.data)} if self.data else {})

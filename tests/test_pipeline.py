@@ -126,6 +126,15 @@ def test_code_edit_reruns_downstream_only_if_outputs_change(project):
     assert project.run()[2] == ['10_data', '20_split'] and (project.run_folder / 'split.txt').read_text() == 'YXX1'
 
 
+def test_a_stage_finds_what_it_wrote_only_if_code_and_parameters_are_the_same(project):
+    found = lambda: (project.run_folder / 'found.txt').read_text()
+    project.edit('nbs/20_split.ipynb', "finish(run_dir, '20_split', ", "import os; finish(run_dir, '20_split', found=str(os.path.exists(f'{run_dir}/split.txt')), ")
+    assert project.run()[2] == ['20_split'] and found() == 'False'  # the code changed
+    (project.root / 'nbs/params/demo.yaml').write_text('10_data: {rows: 4}\n')
+    assert project.run()[2] == ['10_data', '20_split'] and found() == 'True'  # only the input did
+    assert project.run(SEED='8')[2] == ['20_split'] and found() == 'False'  # a parameter did
+
+
 def test_an_edited_module_reruns_those_that_import_it(project):
     project.edit('nbs/35_retrieval.ipynb', 'from recsys_lib.core import InputError, finish', '%pwd\nfrom recsys_lib.core import finish')
     assert project.run()[2] == ['35_retrieval']
