@@ -13,6 +13,7 @@ AFTER = {
     '00_core':       [],
     '05_twin':       [],                    # only where no DATA folder is given
     '10_data':       ['05_twin'],           # or the raw files in DATA
+    '15_explore':    ['10_data'],
     '20_split':      ['10_data'],
     '35_retrieval':  [],
     '40_als':        ['10_data', '20_split'],
