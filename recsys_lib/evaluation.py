@@ -170,7 +170,7 @@ def shuffle(
         return np.concatenate([best_first(i, rng.random(i.shape), q.k)[0] for i in ids])
     return answer
 
-# %% ../nbs/60_evaluation.ipynb #90af1ce4
+# %% ../nbs/60_evaluation.ipynb #0597344f
 def compare(
     dataset: Dataset,
     snapshots: dict,  # asof -> Snapshot
@@ -179,14 +179,14 @@ def compare(
     k: int = 12,
 ) -> 'tuple[pd.DataFrame, dict]':  # one row a model, customer and period with all metrics; (model, asof) -> ids
     "Ask every model about every buyer of every test period."
-    rows, lists = [], {}
-    for period in tqdm(periods, desc='test periods', delay=5):
+    rows, lists, bar = [], {}, tqdm(total=len(periods) * len(models), desc='models asked', delay=5)
+    for period in periods:
         bought = labels(dataset, period); snapshot = snapshots[period.asof]
         warm = bought.users < dataset.n_users_at(period.asof)
         for name, answer in models.items():
             ids = lists[name, period.asof] = answer(Question(dataset, snapshot, bought.users, k))
             rows.append(pd.DataFrame({'model': name, 'asof': to_date(period.asof), 'user_idx': bought.users, 'warm': warm,
-                                      **{m: f(ids, bought.padded()) for m, f in METRICS.items()}}))
+                                      **{m: f(ids, bought.padded()) for m, f in METRICS.items()}})); bar.update()
     return pd.concat(rows, ignore_index=True), lists
 
 # %% ../nbs/60_evaluation.ipynb #1d2d2aba
