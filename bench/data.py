@@ -3,6 +3,8 @@
 Every measurement is a process of its own, so that its peak memory is its own. Times are noisy: read the ratios.
 """
 import argparse, json, resource, shutil, subprocess, sys, time
+from datetime import date, timedelta
+from itertools import islice
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -23,7 +25,8 @@ def bare_duckdb(raw, out):
     con = duckdb.connect(config=dict(memory_limit='3GB', temp_directory=str(out)))
     con.execute(f"""CREATE TABLE t AS FROM read_csv('{raw}/transactions_train.csv', types={{'t_dat': DATE, 'customer_id': VARCHAR, 'article_id': VARCHAR}})""")
     for column in ('customer_id', 'article_id'):
-        con.execute(f'CREATE TABLE {column}s AS SELECT {column}, (row_number() OVER (ORDER BY min(t_dat), {column}) - 1)::INT AS i FROM t GROUP BY ALL')
+        con.execute(f'''CREATE TABLE {column}s AS SELECT {column}, (row_number() OVER (ORDER BY first, {column}) - 1)::INT AS i
+                        FROM (SELECT {column}, min(t_dat) AS first FROM t GROUP BY {column})''')
     con.execute(f"""COPY (SELECT t_dat, u.i AS user_idx, a.i AS item_idx, price, sales_channel_id FROM t JOIN customer_ids u USING (customer_id)
                     JOIN article_ids a USING (article_id) ORDER BY ALL) TO '{out}/t.parquet'""")
     return con.execute(f"SELECT count(*) FROM '{out}/t.parquet'").fetchone()[0]
@@ -75,17 +78,18 @@ def measure(name, raw, folder):
 
 
 def head(raw, folder, rows):
-    "A folder like another with the first so many transactions."
+    "The first so many transactions of a folder, its articles, and as large a share of its customers."
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ('articles.csv', 'customers.csv'): shutil.copy(raw / name, folder / name)
-    with open(raw / 'transactions_train.csv', 'rb') as f, open(folder / 'transactions_train.csv', 'wb') as g:
-        for _, line in zip(range(rows + 1), f): g.write(line)
+    shutil.copy(raw / 'articles.csv', folder / 'articles.csv')
+    share = rows / max(rows, sum(1 for _ in open(raw / 'transactions_train.csv', 'rb')))
+    n_customers = round(share * sum(1 for _ in open(raw / 'customers.csv', 'rb')))
+    for name, n in (('customers.csv', n_customers), ('transactions_train.csv', rows)):
+        with open(raw / name, 'rb') as f, open(folder / name, 'wb') as g: g.writelines(islice(f, n + 1))
     return folder
 
 
 def weekly(raw, folder):
     "A folder like another with its transactions in one file a week. They must be in the order of their dates."
-    from datetime import date, timedelta
     (folder / 'transactions_train').mkdir(parents=True, exist_ok=True)
     for name in ('articles.csv', 'customers.csv'): shutil.copy(raw / name, folder / name)
     day, out = None, None
@@ -120,16 +124,17 @@ def main(data, work, repeats):
     full = measure('bare_duckdb', raw, work); row('bare DuckDB: read, encode, sort, write', full)
     ours = measure('lookbook', raw, work); row('lookbook: validate, ingest, digest', ours, full)
     part, pairs = head(raw, work / 'slice', SLICE), []
+    row('slice: bare DuckDB', measure('bare_duckdb', part, work))
     for i in range(repeats):
         pairs.append([measure(name, part, work) for name in ('chunked_pandas', 'lookbook')])
-        row(f'slice {i + 1}: chunked pandas', pairs[-1][0]); row(f'slice {i + 1}: lookbook, times faster', pairs[-1][1], None)
+        row(f'slice, run {i + 1}: chunked pandas', pairs[-1][0]); row(f'slice, run {i + 1}: lookbook', pairs[-1][1], pairs[-1][0])
     faster = sorted(a['seconds'] / b['seconds'] for a, b in pairs)[len(pairs) // 2]
     print(f'lookbook is {faster:.1f} times as fast as chunked pandas on {SLICE:,} rows (median of {repeats})')
     incremental(raw, work)
 
 
 def incremental(raw, work):
-    "The last week added to a dataset of all weeks but one, at full size and on the slice, and against a full ingest."
+    "A week added to a quarter of the weeks, and the last week to all of the others."
     from recsys_lib.data import ingest
     parts = weekly(raw, work / 'weekly'); files = sorted((parts / 'transactions_train').glob('*.csv')); out = work / 'weekly-data'
     shutil.rmtree(out, ignore_errors=True)
@@ -138,9 +143,10 @@ def incremental(raw, work):
         base = ingest(parts, out)
         files[n].with_suffix('.later').rename(files[n])
         start = time.perf_counter(); meta = ingest(parts, out); seconds = time.perf_counter() - start
-        print(f"one week of {meta['transactions'] - base['transactions']:,} rows added to {base['transactions']:,}: {seconds:.1f} s")
+        print(f"a week of {meta['transactions'] - base['transactions']:,} rows added to {base['transactions']:,}: {seconds:.1f} s", flush=True)
         for path in files[n + 1:]: path.with_suffix('.later').rename(path)
-    shutil.rmtree(parts); shutil.rmtree(out)
+    print('one by one and all at once are the same:', ingest(parts, work / 'at-once')['fingerprint'] == meta['fingerprint'])
+    for folder in (parts, out, work / 'at-once'): shutil.rmtree(folder)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NUMBER', 'POSITIVE', 'DATE', 'SINCE_1970', 'PAST', 'ITEM_ATTRIBUTES', 'USER_ATTRIBUTES', 'USER_NUMBERS', 'SCHEMAS',
            'TABLES', 'HM', 'SUFFIXES', 'RESERVED', 'TORN', 'HEADER', 'LONGEST', 'NO_DELIMITER', 'REJECTS', 'NEVER',
-           'UNKNOWN', 'FORMAT', 'SALES', 'as_number', 'as_date', 'plain', 'in_order', 'optional', 'required', 'refusal',
+           'BLOCK', 'UNKNOWN', 'FORMAT', 'as_number', 'as_date', 'plain', 'in_order', 'optional', 'required', 'refusal',
            'is_date_format', 'Layout', 'find_files', 'reading', 'open_text', 'first_line', 'header', 'csv_records',
            'read_records', 'line_ends', 'regexp_extract_all', 'regexp_full_match', 'trim', 'try_strptime', 'read_lines',
            'repaired', 'read_table', 'set_aside', 'read_entities', 'numbered', 'with_codes', 'described',
@@ -13,13 +13,13 @@ __all__ = ['NUMBER', 'POSITIVE', 'DATE', 'SINCE_1970', 'PAST', 'ITEM_ATTRIBUTES'
            'digest', 'monday', 'write_parts', 'write_entities', 'kept_rejects', 'build', 'ingest', 'Dataset', 'columns',
            'open_dataset']
 
-# %% ../nbs/10_data.ipynb #74c01fae
+# %% ../nbs/10_data.ipynb #c3bcf1e9
 import csv, gzip, hashlib, os, re, shutil, zlib
 from collections import Counter, deque
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
-from functools import cached_property, reduce
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -389,42 +389,47 @@ def read_entities(
     rejects = set_aside(files[0].name, files[0], rows.filter(rows.reason.notnull()).select('line', 'content', 'reason'), unread(), rows.count().execute(), max_reject_share)
     return con.create_table(table, rows.filter(rows.reason.isnull()).drop('line', 'content', 'malformed', 'reason')), [rejects]
 
-# %% ../nbs/10_data.ipynb #10ccb488
+# %% ../nbs/10_data.ipynb #afc5d5b7
 NEVER = np.iinfo(np.int32).max  # the first day of what was never sold, or of who never bought
+BLOCK = 1 << 16  # customers or articles in a file
 
 def numbered(
     known: ibis.Table,  # a key, an id, first_day as far as it is known, and whether it is listed in its file
     sales: ibis.Table,  # day and the key: all rows from `start` on
     start: int,  # the first day that may have changed
     index: str,  # name of the new column
-) -> ibis.Table:  # known, with first_day int32 and `index` int32; what neither is listed nor has a transaction is left out
-    "Number customers or articles by first appearance."
+) -> ibis.Table:  # those who were not there before `start`, with first_day int32 and `index` int32; what neither is listed nor has a transaction is left out
+    "Number customers or articles by first appearance. Who was there before `start` keeps the number: their key."
     key, name = known.columns[:2]
     first = sales.filter(sales.day >= start).group_by(key).agg(first=lambda t: t.day.min())
-    t = known.left_join(first, key)
-    t = t.mutate(first_day=(t.first_day < start).ifelse(t.first_day, ibis.coalesce(t['first'], int(NEVER))).cast('int32'))
+    t = known.filter(known.first_day >= start).left_join(first, key)
+    t = t.mutate(first_day=ibis.coalesce(t['first'], int(NEVER)).cast('int32'))
     t = t.filter((t.first_day < int(NEVER)) | t.listed).select(*known.columns)
-    return t.mutate(**{index: ibis.row_number().over(order_by=[t.first_day, t[name]]).cast('int32')})
+    n = int(known.filter(known.first_day < start).count().execute())
+    return t.mutate(**{index: (ibis.row_number().over(order_by=[t.first_day, t[name]]) + n).cast('int32')})
 
-# %% ../nbs/10_data.ipynb #8821cc32
+# %% ../nbs/10_data.ipynb #a1f44ce9
 def with_codes(
     table: ibis.Table,  # a table of the database, with its index
     index: str,  # 'item_idx'
     attributes: dict,  # our name -> column
+    before: 'ibis.Table | None' = None,  # rows with lower indexes, for their values
 ) -> ibis.Table:  # with <name>_idx, int32: codes in order of first appearance, -1 for empty
     "Code attribute values, so that later items cannot change the codes of earlier ones."
     coded = table
     for name, column in attributes.items():
         code = f'{name}_idx'
         if column not in table.columns: coded = coded.mutate(**{code: ibis.literal(-1, 'int32')}); continue
-        seen = table.filter(table[column].notnull()).group_by(value=table[column]).agg(at=table[index].min())
+        seen = table.select(value=column, at=index)
+        if before is not None: seen = seen.union(before.select(value=column, at=index))
+        seen = seen.filter(seen.value.notnull()).group_by('value').agg(at=lambda t: t['at'].min())
         seen = seen.select('value', **{code: ibis.row_number().over(order_by=seen['at']).cast('int32')})
         coded = coded.left_join(seen, coded[column] == seen.value).drop('value').mutate(**{code: lambda t: t[code].fill_null(-1)})
     return coded
 
-# %% ../nbs/10_data.ipynb #2738fbeb
+# %% ../nbs/10_data.ipynb #6b4850e6
 UNKNOWN = 'article_id is not in the articles file'
-FORMAT = 2  # of a dataset; one of another format is made anew
+FORMAT = 3  # of a dataset; one of another format is made anew
 
 def described(
     path: Path,  # a raw file
@@ -474,13 +479,14 @@ def plan_intake(
     sales = [raw_dir / f['name'] for f in files['transactions_train'] if (f['name'], f['sha256']) not in before]
     return Intake(old, files, sales, articles, not old or not same(files['customers'], old['files']['customers']))
 
-# %% ../nbs/10_data.ipynb #11642c28
+# %% ../nbs/10_data.ipynb #7cd9e6f6
 def workspace(
     spill: Path,  # folder for what does not fit into memory
 ) -> ibis.BaseBackend:  # DuckDB
     "An in-memory database that may hold 3 GB. It takes a CSV for ten rows, so it must not choose which side of a join to hold: always the right one."
     con = ibis.duckdb.connect(memory_limit='3GB', temp_directory=str(spill))
     con.raw_sql("SET disabled_optimizers = 'join_order,build_side_probe_side'")
+    con.create_table('sales', schema=ibis.schema(dict(day='int32', person='int32', good='int32', price='float64', channel='int8', source='int32')))
     return con
 
 
@@ -504,16 +510,16 @@ def entities(
         con.insert(table, new.select(**{key: (ibis.row_number().over() + int(n)).cast('int32'), id_column: new[id_column]}, first_day=ibis.literal(int(NEVER), 'int32'), listed=ibis.literal(True)))
     return con.table(table)
 
-# %% ../nbs/10_data.ipynb #737d7ccb
+# %% ../nbs/10_data.ipynb #ce5d0aed
 def stage_sales(
-    con: ibis.BaseBackend,  # with the tables people and goods
+    con: ibis.BaseBackend,  # with the tables people, goods and sales
     path: Path,  # a file of transactions
     n: int,  # its number
     name: str,  # its name
     layout: Layout,
     max_reject_share: float,
 ) -> 'pa.Table | None':  # its rejects
-    "Read a file of transactions into the table sales_<n> (day, person, good, price, channel, source), and its new customers into people."
+    "Add a file of transactions to the table sales, and its new customers to people."
     rows, unread = read_table(con, path, 'transactions_train', layout)
     goods, people = con.table('goods').select('good', known='article_id'), con.table('people')
     t = rows.left_join(goods, rows.article_id == goods.known)
@@ -532,16 +538,15 @@ def stage_sales(
     good = good.join(people.select('person', 'customer_id'), 'customer_id')
     price = good.price.try_cast('float64') if 'price' in t.columns else ibis.null('float64')
     channel = good.sales_channel_id.try_cast('int8') if 'sales_channel_id' in t.columns else ibis.null('int8')
-    con.create_table(f'sales_{n}', good.select(day=day_number(good.t_dat.try_cast('date')), person=good.person, good=good.good, price=price,
-                                               channel=channel.fill_null(0).cast('int8'), source=ibis.literal(n, 'int32')))
+    con.insert('sales', good.select(day=day_number(good.t_dat.try_cast('date')), person=good.person, good=good.good, price=price,
+                                    channel=channel.fill_null(0).cast('int8'), source=ibis.literal(n, 'int32')))
+    con.raw_sql(f'DROP TABLE who_{n}')
     return rejects
 
-# %% ../nbs/10_data.ipynb #b433f9d9
+# %% ../nbs/10_data.ipynb #8e908180
 def day_number(date: ibis.Value) -> ibis.Value:
     "Days since 1970-01-01 of a date column, int32."
     return date.epoch_seconds().__floordiv__(86400).cast('int32')
-
-SALES = dict(day=pa.int32(), person=pa.int32(), good=pa.int32(), price=pa.float64(), channel=pa.int8(), source=pa.int32())
 
 # %% ../nbs/10_data.ipynb #6377e479
 def settle(
@@ -593,21 +598,26 @@ def write_parts(
         parts[first] = dict(rows=pa.parquet.read_metadata(folder / f'{first}.parquet').num_rows, digest=digest(folder / f'{first}.parquet'))
     return parts
 
-# %% ../nbs/10_data.ipynb #bc868c69
+# %% ../nbs/10_data.ipynb #077d9418
 def write_entities(
     con: ibis.BaseBackend,
     table: str,  # 'items' or 'users'
     rows: ibis.Table,  # of `numbered`
+    first: int,  # the lowest index among them, if there are any
     listed: 'ibis.Table | None',  # rows of the file, if it was read again
     old: 'ibis.Table | None',  # the table of the dataset that is added to
     index: str,  # 'item_idx'
     attributes: dict,  # our name -> column
-    out: Path,
-) -> str:  # digest
-    "Write items.parquet or users.parquet: index, id, first_day, listed, what the file says, and the codes of the attributes."
-    id_column = rows.columns[1]; rows = rows.select(index, id_column, 'first_day', 'listed')
-    said = lambda t: t.drop(*(c for c in t.columns if c in (index, 'first_day', 'listed') or c.endswith('_idx')))
-    about = None if old is None else said(old)
+    folder: Path,  # items/ or users/ of the new dataset
+) -> dict:  # name of a block -> its digest: of those blocks that had to be written
+    "Write items or users in blocks of `BLOCK` rows: index, id, first_day, listed, what the file says, and the codes of the attributes."
+    folder.mkdir(); id_column, said = rows.columns[1], lambda t: t.drop(*(c for c in t.columns if c in (index, 'first_day', 'listed') or c.endswith('_idx')))
+    rows = rows.select(index, id_column, 'first_day', 'listed')
+    if old is not None:  # who stays as they were: all of them where the file was read again, else those of the block that is not full
+        stay = old.filter(old[index] < first, old[index] >= (0 if listed is not None else first // BLOCK * BLOCK))
+        was = stay.listed if listed is None else stay[id_column].isin(listed[id_column])
+        rows = rows.union(stay.mutate(listed=was).select(*rows.columns))
+    about = said(old.filter(old[index] >= first // BLOCK * BLOCK) if listed is None else old) if old is not None else None
     if listed is not None:
         numbers = USER_NUMBERS if table == 'users' else ()
         read = listed.mutate(**{c: (listed[c].try_cast('float32') if c in listed.columns else ibis.null('float32')).fill_null(float('nan')) for c in numbers})
@@ -615,8 +625,12 @@ def write_entities(
         about = read if gone is None else read.union(gone.select(*(gone[c] if c in gone.columns else ibis.null(read[c].type()).name(c) for c in read.columns)))
     made = con.create_table(f'{table}_made', rows.left_join(about, id_column).drop(f'{id_column}_right') if len(about.columns) > 1 else rows)
     if table == 'users': made = made.mutate(**{c: (made[c] if c in made.columns else ibis.null('float32')).fill_null(float('nan')) for c in USER_NUMBERS})
-    with_codes(made, index, attributes).order_by(index).to_parquet(out / f'{table}.parquet')
-    return digest(out / f'{table}.parquet')
+    coded = con.create_table(f'{table}_coded', with_codes(made, index, attributes, old.filter(old[index] < first) if old is not None and listed is None else None))
+    blocks = {}
+    for block in sorted((coded[index] // BLOCK).to_pyarrow().unique().to_pylist()):
+        path = folder / f'{block:06}.parquet'
+        coded.filter(coded[index] // BLOCK == block).order_by(index).to_parquet(path); blocks[path.stem] = digest(path)
+    return blocks
 
 # %% ../nbs/10_data.ipynb #feca7c87
 def kept_rejects(
@@ -631,9 +645,9 @@ def kept_rejects(
         if read: again |= {Path(f['name']).name for f in intake.old['files'][table]}
     return [rejects.filter(pa.compute.invert(pa.compute.is_in(rejects['file'], pa.array(sorted(again), pa.string()))))]
 
-# %% ../nbs/10_data.ipynb #25c43430
+# %% ../nbs/10_data.ipynb #aa53163c
 def build(
-    con: ibis.BaseBackend,  # with people, goods and sales_<n>
+    con: ibis.BaseBackend,  # with people, goods and sales
     old: 'Dataset | None',  # the dataset that is added to
     names: list,  # of the new files of transactions
     articles: 'ibis.Table | None',  # rows of the file, if it was read
@@ -641,8 +655,7 @@ def build(
     new: Path,  # folder of the new dataset
 ) -> dict:  # what meta.json says of the content
     "Write the new dataset: what is older than the first new day stays as it was."
-    empty = ibis.memtable(pa.table({n: pa.array([], t) for n, t in SALES.items()}))
-    sales, meta = reduce(ibis.union, [con.table(f'sales_{n}') for n in range(len(names))], empty), old.meta if old else {}
+    sales, meta = con.table('sales'), old.meta if old else {}
     pairs, owners, replaced = settle(sales, names, meta.get('owners', {}), {f['name'] for f in meta['files']['transactions_train']} if old else set())
     start = int(pairs.day.min()) if len(pairs) else int(NEVER)
     rows = sales.semi_join(ibis.memtable(pairs.astype('int32')), ['day', 'source']).drop('source')
@@ -652,18 +665,27 @@ def build(
         replaced += int(was.filter(was.day.isin(moved)).count().execute())
         rows = rows.union(was.filter(~was.day.isin(pairs.day.tolist())).select(*rows.columns))
     users, items = (con.create_table(f'{t}_numbered', numbered(con.table(t), rows, start, index)) for t, index in (('people', 'user_idx'), ('goods', 'item_idx')))
-    coded = rows.join(users.select('person', 'user_idx'), 'person').join(items.select('good', 'item_idx'), 'good')
-    parts = write_parts(con, con.create_table('coded', coded.drop('person', 'good')), new / 'transactions')
+    coded = rows.left_join(users.select('person', 'user_idx'), 'person').left_join(items.select('good', 'item_idx'), 'good')
+    coded = coded.select('day', 'price', 'channel', user_idx=ibis.coalesce(coded.user_idx, coded.person), item_idx=ibis.coalesce(coded.item_idx, coded.good))
+    parts = write_parts(con, con.create_table('coded', coded), new / 'transactions')
     for week, part in meta.get('parts', {}).items():
         if to_day(week) < monday(start): os.link(old.folder / f'transactions/{week}.parquet', new / f'transactions/{week}.parquet'); parts[week] = part
-    digests = dict(items=write_entities(con, 'items', items, articles, old and old.items, 'item_idx', ITEM_ATTRIBUTES, new),
-                   users=write_entities(con, 'users', users, customers, old and old.users, 'user_idx', USER_ATTRIBUTES, new))
     parts = dict(sorted(parts.items()))
     if not parts: raise InputError(f"{', '.join(names)}: no transaction could be used")
+    blocks, count = {}, {}
+    for table, made, listed, index, attributes in (('items', items, articles, 'item_idx', ITEM_ATTRIBUTES), ('users', users, customers, 'user_idx', USER_ATTRIBUTES)):
+        was = getattr(old, table) if old else None
+        settled = int(was.filter(was.first_day < start).count().execute()) if old else 0
+        blocks[table] = write_entities(con, table, made, settled, listed, was, index, attributes, new / table)
+        count[table] = settled + int(made.count().execute())
+        for block, said in (meta['blocks'][table] if old else {}).items():
+            if block in blocks[table] or int(block) * BLOCK >= count[table]: continue
+            os.link(old.folder / f'{table}/{block}.parquet', new / f'{table}/{block}.parquet'); blocks[table][block] = said
+        blocks[table] = dict(sorted(blocks[table].items()))
     first, last = min(map(int, owners)), max(map(int, owners))
-    return dict(transactions=sum(p['rows'] for p in parts.values()), items=int(items.count().execute()), users=int(users.count().execute()), first_day=first,
-                last_day=last, first_date=to_date(first), last_date=to_date(last), parts=parts, owners=owners, replaced=meta.get('replaced', 0) + replaced,
-                fingerprint=hashlib.sha256(repr([digests, parts]).encode()).hexdigest()[:16])
+    return dict(transactions=sum(p['rows'] for p in parts.values()), **count, first_day=first,
+                last_day=last, first_date=to_date(first), last_date=to_date(last), parts=parts, blocks=blocks, owners=owners, replaced=meta.get('replaced', 0) + replaced,
+                fingerprint=hashlib.sha256(repr([blocks, parts]).encode()).hexdigest()[:16])
 
 # %% ../nbs/10_data.ipynb #a725b435
 def ingest(
@@ -699,7 +721,7 @@ def ingest(
     shutil.rmtree(out, ignore_errors=True); new.rename(out)
     return meta
 
-# %% ../nbs/10_data.ipynb #c0899156
+# %% ../nbs/10_data.ipynb #7aace36e
 class Dataset:
     "An ingested dataset. `transactions`, `items` and `users` are Ibis tables, in the order of their index."
     def __init__(self,
@@ -710,7 +732,7 @@ class Dataset:
         self.meta = read_json(self.folder / 'meta.json')
         self.transactions, self.items, self.users = (
             self.con.read_parquet(str(self.folder / path), table_name=path.split('/')[0].split('.')[0])
-            for path in ('transactions/*.parquet', 'items.parquet', 'users.parquet'))
+            for path in ('transactions/*.parquet', 'items/*.parquet', 'users/*.parquet'))
 
     def before(self, asof: int) -> ibis.Table:
         "Transactions dated before `asof` (days since 1970)."
@@ -723,12 +745,12 @@ class Dataset:
     @cached_property
     def item_frame(self) -> pd.DataFrame:
         "The items as a pandas frame; row i is item i."
-        return pd.read_parquet(self.folder / 'items.parquet')
+        return pd.read_parquet(self.folder / 'items')
 
     @cached_property
     def user_frame(self) -> pd.DataFrame:
         "The users as a pandas frame; row i is user i."
-        return pd.read_parquet(self.folder / 'users.parquet')
+        return pd.read_parquet(self.folder / 'users')
 
     @cached_property
     def rejects(self) -> pd.DataFrame:
