@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS = 1
 BIN   := .venv/bin
 SERVE := .venv-serving/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test serve lab bench bench-data reports prepare clean distclean lock
+.PHONY: help run test serve lab bench bench-data bench-clip reports prepare clean distclean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-10s", $$1, $$2; $$1=$$2=""; print}'
@@ -35,6 +35,9 @@ bench: .venv/.ready ## [DATA=..] [PROFILE=..]: time and peak memory of each stag
 
 bench-data: .venv/.exported ## [DATA=folder of CSV files]: the ingest at full size, beside DuckDB alone and chunked pandas
 	@$(BIN)/python bench/data.py $(DATA)
+
+bench-clip: .venv/.exported ## [RUN=folder of a run]: images and texts a second by torch, ONNX and 8-bit ONNX
+	@$(BIN)/python bench/clip.py $(RUN)
 
 reports: .venv/.exported ## render the reports of the reference run (demo, twin) into reports/
 	@DATA= PROFILE=demo SEED= $(BIN)/python dodo.py publish

@@ -15,13 +15,16 @@ AFTER = {
     '10_data':       ['05_twin'],           # or the raw files in DATA
     '15_explore':    ['10_data'],
     '20_split':      ['10_data'],
+    '30_clip':       ['10_data'],
     '35_retrieval':  [],
+    '37_search':     ['10_data', '30_clip'],
     '40_als':        ['10_data', '20_split'],
-    '45_sources':    ['10_data', '20_split', '40_als'],
+    '45_sources':    ['10_data', '20_split', '30_clip', '40_als'],
     '50_features':   ['45_sources'],
     '55_ranking':    ['10_data', '20_split', '45_sources', '50_features'],
     '60_evaluation': ['10_data', '20_split', '45_sources', '50_features', '55_ranking'],
-    '70_bundle':     ['10_data', '20_split', '45_sources', '50_features', '55_ranking', '60_evaluation'],  # whose metrics its manifest tells
+    '65_cold':       ['10_data', '20_split', '30_clip', '40_als', '45_sources', '50_features', '55_ranking'],
+    '70_bundle':     ['10_data', '20_split', '30_clip', '37_search', '45_sources', '50_features', '55_ranking', '60_evaluation'],  # whose metrics its manifest tells
     '75_acceptance': ['60_evaluation', '70_bundle'],
     '90_report':     [...],                 # all of the others, and their executed notebooks
 }
