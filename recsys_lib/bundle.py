@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'KINDS', 'TEXT_COLUMNS', 'TextColumn', 'IdIndex', 'BundleParts', 'write_bundle', 'manifest_digest',
-           'describe', 'verify_bundle', 'Bundle', 'interactions', 'Recommender', 'build_bundle']
+           'describe', 'verify_bundle', 'Bundle', 'interactions', 'Recommender', 'search_files', 'build_bundle']
 
-# %% ../nbs/70_bundle.ipynb #17dd8eb7
+# %% ../nbs/70_bundle.ipynb #1bcfae6f
 import json, os, shutil
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from hashlib import sha256 as sha256_of
 from pathlib import Path
 
@@ -20,6 +21,8 @@ import onnxruntime
 from .core import InputError, Run, read_json, sha256, stage, to_date, to_day, write_json
 from .retrieval import (CART, PURCHASE, USER_COLUMNS, VIEW, Histories, History, Retriever, RetrievalSettings, best_first,
                                   graph_inputs, history_of)
+from .search import INDEX_FILES, Keywords, Search
+from .towers import Towers
 
 SCHEMA = 1  # of the bundle; raised when an older reader could not use it
 
@@ -64,14 +67,14 @@ class IdIndex:
             low, high = (middle + 1, high) if found < key else (low, middle)
         return -1
 
-# %% ../nbs/70_bundle.ipynb #ab85c300
+# %% ../nbs/70_bundle.ipynb #f369e3be
 @dataclass
 class BundleParts:
     "What a bundle is made of."
     arrays: dict  # of the snapshot
     histories: Histories
     settings: RetrievalSettings
-    ranker: Path  # ranker.onnx, with ranker.onnx.data beside it
+    copied: dict  # file name -> file that goes in as it is: the ranker's graph; towers, vectors and index of search
     article_ids: list  # of all articles of the catalogue, by item_idx
     customer_ids: list  # by user_idx
     article_text: dict  # column of articles.csv -> texts, by item_idx
@@ -81,13 +84,13 @@ class BundleParts:
     def files(self) -> dict:  # file name -> array
         "The arrays that are written as .npy."
         out = {**self.arrays, **{f'history_{k}': v for k, v in self.histories.__dict__.items()}, 'department': self.department}
-        del out['item_attributes'], out['item_stats']  # inside the ranker's graph
+        del out['item_attributes'], out['item_stats'], out['content']  # inside the ranker's graph
         out['price'] = self.facts['price']
         for name, texts in {'article_ids': self.article_ids, 'customer_ids': self.customer_ids, **{f'text_{c}': t for c, t in self.article_text.items()}}.items():
             column = TextColumn.of(texts); out[f'{name}_offsets'], out[f'{name}_data'] = column.offsets, column.data
         return {**out, 'article_order': IdIndex.order_of(self.article_ids), 'customer_order': IdIndex.order_of(self.customer_ids)}
 
-# %% ../nbs/70_bundle.ipynb #a32ecddb
+# %% ../nbs/70_bundle.ipynb #369d05af
 def write_bundle(
     parts: BundleParts,
     folder: 'str | Path',  # of all versions
@@ -96,7 +99,7 @@ def write_bundle(
     folder = Path(folder); partial = folder / f'.partial-{os.getpid()}'
     shutil.rmtree(partial, ignore_errors=True); partial.mkdir(parents=True)
     for name, array in parts.files().items(): np.save(partial / f'{name}.npy', np.ascontiguousarray(array), allow_pickle=False)
-    for name in ('ranker.onnx', 'ranker.onnx.data'): shutil.copyfile(parts.ranker.with_name(name), partial / name)
+    for name, path in parts.copied.items(): shutil.copyfile(path, partial / name)
     files = {p.name: describe(p) for p in sorted(partial.iterdir())}
     content = sha256_of(''.join(f['sha256'] for f in files.values()).encode()).hexdigest()
     facts = {k: v for k, v in parts.facts.items() if k != 'price'}
@@ -197,7 +200,7 @@ def interactions(
         out.append((i, float(now - day), float(price), event.get('channel') or 2, KINDS[kind]))
     return out
 
-# %% ../nbs/70_bundle.ipynb #bc7896f1
+# %% ../nbs/70_bundle.ipynb #af964e20
 class Recommender(Bundle):
     "Answers from a bundle. Thread-safe."
     def __init__(self,
@@ -210,6 +213,28 @@ class Recommender(Bundle):
         self.retriever = Retriever(self.arrays, self.settings)
         options = onnxruntime.SessionOptions(); options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(self.folder / 'ranker.onnx'), options, providers=['CPUExecutionProvider'])
+        self.threads, self.can_search = threads, 'towers.json' in self.manifest['files']
+
+    @cached_property
+    def finder(self) -> Search:
+        "Search over the catalogue. Raises `InputError` if this bundle's run has none."
+        if not self.can_search: raise InputError(f"{self.folder}: this bundle cannot search; its run has no towers and vectors of stage 30_clip")
+        return Search(Keywords.open(self.folder), Towers(self.folder, self.threads, verify=False), self.arrays['search_text'], self.arrays['search_image'])
+
+    def search(self,
+        queries: list,  # B texts
+        k: int = 12,
+        mode: str = 'both',  # words, meaning, or both, fused
+    ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) item_idx and scores, best first, padded with -1 and -inf
+        "Articles for texts: see `Search.query`."
+        return self.finder.query(queries, k, mode)
+
+    def search_image(self,
+        images: list,  # B images: paths, bytes or PIL images
+        k: int = 12,
+    ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) item_idx and scores, best first, padded with -1 and -inf
+        "Articles that look like images: see `Search.like`."
+        return self.finder.like(images, k)
 
     def candidates(self, history: History, exclude=None): return self.retriever.candidates(history, exclude)
 
@@ -226,10 +251,11 @@ class Recommender(Bundle):
     def similar_items(self,
         items: list,  # item_idx
         k: int = 12,
+        by: str = 'both',  # 'look', 'behaviour' or 'both'
     ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) item_idx and scores, best first
-        "Articles like given ones. One that was never sold gets what sells in its department."
+        "Articles like given ones. One that the bundle's date did not know yet gets what sells in its department."
         items = np.asarray(items, np.int32); sold = items < self.retriever.n_items
-        ids, scores = self.retriever.similar(np.where(sold, items, 0), k)
+        ids, scores = self.retriever.similar(np.where(sold, items, 0), k, by)
         for b in np.flatnonzero(~sold): ids[b], scores[b] = self.department_top(int(self.arrays['department'][items[b]]), k)
         return ids, scores
 
@@ -242,7 +268,16 @@ class Recommender(Bundle):
         top = np.pad(top[:k], (0, max(0, k - len(top))), constant_values=-1)
         return top, np.where(top >= 0, (source.scores if inside else source.scores[0])[top], -np.inf)
 
-# %% ../nbs/70_bundle.ipynb #aa8b5f78
+# %% ../nbs/70_bundle.ipynb #0a22eef0
+def search_files(run: Run) -> dict:  # file name in the bundle -> file of the run
+    "What search needs of a run: towers, vectors and index. Nothing for a run that has no towers."
+    clip, towers = run.folder / 'clip', run.folder / 'clip/towers'
+    if not (towers / 'towers.json').exists(): return {}
+    index = run.needs('search/words.json', '37_search').parent
+    return {'towers.json': towers / 'towers.json', **{name: towers / name for name in read_json(towers / 'towers.json')['files']},
+            **{name: index / name for name in INDEX_FILES.values()}, 'search_text.npy': clip / 'text.npy', 'search_image.npy': clip / 'image.npy'}
+
+# %% ../nbs/70_bundle.ipynb #75d62ff9
 TEXT_COLUMNS = ('prod_name', 'product_type_name', 'colour_group_name', 'department_name', 'index_group_name')
 
 def build_bundle(
@@ -251,7 +286,7 @@ def build_bundle(
     folder: 'str | Path',  # of all versions
     **facts,  # more for the manifest
 ) -> Path:  # folder/<version>
-    "The bundle of a run as of a date: its snapshot and the ranker."
+    "The bundle of a run as of a date: its snapshot, the ranker, and search where the run has it."
     import onnx
     from recsys_lib import __version__
     from recsys_lib.data import open_dataset
@@ -266,7 +301,8 @@ def build_bundle(
     ranker = run.path('ranking', to_date(asof), 'ranker.onnx')
     save_graph(join_ranker(graph, trees_to_onnx(booster)), ranker)
     items, users = dataset.item_frame, dataset.user_frame
-    parts = BundleParts(snapshot.arrays, snapshot.histories, snapshot.settings.retrieval, ranker, items.article_id.tolist(),
+    graphs = {name: ranker.with_name(name) for name in ('ranker.onnx', 'ranker.onnx.data')}
+    parts = BundleParts(snapshot.arrays, snapshot.histories, snapshot.settings.retrieval, graphs | search_files(run), items.article_id.tolist(),
         users.customer_id[:len(snapshot.histories)].tolist(), {c: items[c].fillna('').tolist() for c in TEXT_COLUMNS if c in items},
         items.department_idx.to_numpy(np.int32), dict(asof=to_date(asof), horizon=plan.horizon, dataset=dataset.meta['fingerprint'], code=__version__,
             items=snapshot.n_items, customers=len(snapshot.histories), trees=booster.num_trees(),

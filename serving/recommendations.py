@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from recsys_lib.bundle import KINDS, Recommender
+from recsys_lib.retrieval import SIMILAR_BY
 
 from .problems import Refused, body, error, query, validate
 
@@ -41,6 +42,10 @@ class Article(Asked):
 
 class Top(Asked):
     k: Annotated[int, WrapValidator(up_to_candidates)] = 12  # so many, best first
+
+
+class Alike(Top):
+    by: Literal[tuple(SIMILAR_BY)] = Field('both', description=f"one of {', '.join(SIMILAR_BY)}")
 
 
 class Event(Article):
@@ -89,10 +94,10 @@ def for_article(article_id):
     "Articles like a given one."
     recommender = current_app.extensions['recommender']
     validate(Article, dict(article_id=article_id), 'path')
-    k = validate(Top, query(), 'query').k
+    asked = validate(Alike, query(), 'query')
     item = recommender.item_index(article_id)
     if item < 0: raise Refused(404, error('path', 'article_id', 'an article of the catalogue'))
-    ids, scores = recommender.similar_items([item], k)
+    ids, scores = recommender.similar_items([item], asked.k, asked.by)
     return dict(article_id=article_id, **answer(recommender, ids[0], scores[0]))
 
 
@@ -101,6 +106,10 @@ def answer(
     ids: np.ndarray,  # (k,) int32 item_idx, best first, padded with -1
     scores: np.ndarray,  # (k,) float32
 ) -> dict:
-    "Recommendations as they leave the service: without padding, and with names."
-    listed = [{'article_id': about.pop('article_id'), 'score': float(s), **about} for i, s in zip(ids, scores) if i >= 0 for about in [recommender.describe(i)]]
-    return dict(bundle=recommender.version, asof=recommender.manifest['asof'], recommendations=listed)
+    "Recommendations as they leave the service."
+    return dict(bundle=recommender.version, asof=recommender.manifest['asof'], recommendations=listed(recommender, ids, scores))
+
+
+def listed(recommender, ids, scores):
+    "Articles as they leave the service: without padding, and with names."
+    return [{'article_id': about.pop('article_id'), 'score': float(s), **about} for i, s in zip(ids, scores) if i >= 0 for about in [recommender.describe(i)]]

@@ -15,8 +15,9 @@ ROOT = Path(__file__).parents[2]
 def bundle(tmp_path_factory):
     "The folder of a bundle version: that of `make test`, or one from a scratch run."
     if folder := os.environ.get('LOOKBOOK_BUNDLE'): return Path(folder).resolve()
+    from recsys_lib.search import open_search
     from recsys_lib.split import open_plan
-    run = Run('')
+    run = Run(''); open_search(run)  # before the bundle, which takes towers, vectors and index from the run
     return build_bundle(run, open_plan(run).now, tmp_path_factory.mktemp('bundle'))
 
 
@@ -59,4 +60,4 @@ def pairs(ids, scores, recommender):
     return [(recommender.article_ids[i], float(s)) for i, s in zip(ids, scores) if i >= 0]
 
 
-def listed(answer): return [(r['article_id'], r['score']) for r in answer['recommendations']]
+def listed(answer): return [(r['article_id'], r['score']) for r in answer['recommendations' if 'recommendations' in answer else 'results']]

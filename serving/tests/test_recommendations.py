@@ -28,13 +28,17 @@ def test_visitors(client, recommender, visitors):
         assert answer['known'] == bool((history.item[n] >= 0).any()) and 'customer_id' not in answer
 
 
-def test_similar_items(client, recommender):
+@pytest.mark.parametrize('by', ['look', 'behaviour', 'both'])
+def test_similar_items(client, recommender, by):
     articles = range(len(recommender.article_ids) - 1, -1, -max(1, len(recommender.article_ids) // 200))  # from the end: never sold ones too
-    ids, scores = recommender.similar_items(list(articles))
+    ids, scores = recommender.similar_items(list(articles), by=by)
     for n, article in enumerate(articles):
-        answer = client.get(f'/similar_items/{recommender.article_ids[article]}').json
+        answer = client.get(f'/similar_items/{recommender.article_ids[article]}?by={by}').json
         assert listed(answer) == pairs(ids[n], scores[n], recommender) and answer['article_id'] == recommender.article_ids[article]
         assert answer['article_id'] not in dict(listed(answer)) or article >= recommender.retriever.n_items
+    assert client.get(f'/similar_items/{recommender.article_ids[0]}').json == client.get(f'/similar_items/{recommender.article_ids[0]}?by=both').json
+    refused = client.get(f'/similar_items/{recommender.article_ids[0]}?by=smell')
+    assert refused.status_code == 422 and 'look, behaviour, both' in refused.text
 
 
 def test_unknown_customer(client, recommender):
@@ -68,4 +72,4 @@ def test_an_answer_says_where_it_is_from(client, recommender, customers):
 
 def test_healthz(client, recommender):
     assert client.get('/healthz').json == dict(status='ok', bundle=recommender.version, asof=recommender.manifest['asof'],
-                                               customers=len(recommender.customer_ids), items=len(recommender.article_ids))
+                                               customers=len(recommender.customer_ids), items=len(recommender.article_ids), search=recommender.can_search)

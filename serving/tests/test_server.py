@@ -1,11 +1,13 @@
 """The service as it is run: in its own small environment, from the container's files, behind granian."""
-import http.client, json, os, re, shlex, shutil, signal, socket, subprocess, sys, time
+import http.client, io, json, os, re, shlex, shutil, signal, socket, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import serving.__main__ as entry
+from recsys_lib.search import MODES
 
 from .conftest import ROOT, listed, pairs
 
@@ -16,8 +18,9 @@ from importlib.metadata import distributions
 from serving.app import create_app
 client = create_app().test_client()
 health, answers = client.get('/healthz').json, [client.get(f'/recommend/{c}').json for c in sys.argv[1:]]
+found = [client.get('/search', query_string=dict(q='Striped dress in light blue', mode=mode)).json for mode in ('both', 'words', 'meaning')] if health['search'] else []
 import serving.__main__
-print(json.dumps([health, answers, sorted({m.partition('.')[0] for m in sys.modules}), {d.metadata['Name']: d.version for d in distributions()}]))
+print(json.dumps([health, answers, found, sorted({m.partition('.')[0] for m in sys.modules}), {d.metadata['Name']: d.version for d in distributions()}]))
 '''
 
 
@@ -47,11 +50,12 @@ def test_the_light_environment_is_enough(light_python, container, bundle, recomm
     asked = customers[:20] + ['nobody']
     done = subprocess.run([light_python, '-c', ASK, *asked], cwd=container, env=light_environment(bundle), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    health, answers, modules, installed = json.loads(done.stdout)
+    health, answers, found, modules, installed = json.loads(done.stdout)
     assert health['status'] == 'ok' and not HEAVY & set(modules)
     assert {plain(n): v for n, v in installed.items() if n not in ('pip', 'setuptools')} == pinned(ROOT / 'serving/requirements.txt')
     ids, scores = recommender.recommend(recommender.customers(asked))
     for answer, *row in zip(answers, ids, scores): assert listed(answer) == pairs(*row, recommender)
+    for mode, answer in zip(MODES, found): assert listed(answer) == pairs(*(x[0] for x in recommender.search(['Striped dress in light blue'], mode=mode)), recommender)
 
 
 def test_the_pins_are_those_of_the_lock():
@@ -119,6 +123,26 @@ def test_many_at_once_then_sigterm(light_python, container, bundle, recommender,
         while server.alive(): assert time.monotonic() < end, 'a worker is left'; time.sleep(.05)
         with pytest.raises(OSError): server.ask('GET', '/healthz')
     assert 'Traceback' not in server.log.read_text() and 'ERROR' not in server.log.read_text()
+
+
+@pytest.mark.parametrize('chunked', [False, True])
+def test_images_behind_granian(light_python, container, bundle, recommender, tmp_path, chunked):
+    "An upload of any size that fits, with or without a length; one that does not fit is refused, and the service goes on."
+    if not recommender.can_search: pytest.skip('a bundle without search')
+    held = io.BytesIO(); Image.new('RGB', (400, 500), 'navy').save(held, 'PNG'); image = held.getvalue(); ids, scores = recommender.search_image([image])
+    def upload(server, data):
+        body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + data + b'\r\n--x--\r\n'; connection = server.connect()
+        connection.request('POST', '/search/image', iter([body[i:i + 65536] for i in range(0, len(body), 65536)]) if chunked else body, {'Content-Type': 'multipart/form-data; boundary=x'}, encode_chunked=chunked)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    with Server(light_python, container, bundle, tmp_path / 'log', workers=1) as server:
+        for padding in (0, 4_000_000):
+            status, answer = upload(server, image + bytes(padding))
+            assert status == 200 and listed(answer) == pairs(ids[0], scores[0], recommender)
+        try: status, answer = upload(server, bytes(9_000_000)); assert status == 413 and answer['errors'][0]['field'] == 'body'
+        except (BrokenPipeError, ConnectionResetError): pass  # the answer came before all was sent
+        assert server.ask('GET', '/search?q=dress')[0] == 200
+    assert 'Traceback' not in server.log.read_text()
 
 
 def test_a_bad_bundle_ends_with_one_line(light_python, container, bundle, tmp_path):

@@ -1,0 +1,103 @@
+"""Search: articles for a text, and articles that look like an image."""
+import io, re, warnings
+from typing import Annotated, Literal
+
+from flask import Blueprint, Request, current_app, request
+from PIL import Image
+from pydantic import Field, ValidationError, WrapValidator, field_validator
+from pydantic_core import PydanticCustomError
+
+from recsys_lib.bundle import Recommender
+from recsys_lib.core import InputError
+from recsys_lib.search import LONGEST_QUERY, MODES, MOST
+from recsys_lib.towers import open_image
+
+from .problems import Refused, error, query, validate
+from .recommendations import Asked, listed
+
+bp = Blueprint('search', __name__)
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'AVIF')  # Pillow knows sixty more, one of which starts Ghostscript
+IMAGE = f"an image ({', '.join(FORMATS)})"
+
+
+# -- what may be asked
+
+def up_to_most(k, handler):
+    "k is bounded by how far a search reads."
+    k = int(k) if re.fullmatch('[0-9]{1,9}', k) else 0
+    try: k = handler(k)
+    except ValidationError: k = 0
+    if not 1 <= k <= MOST: raise PydanticCustomError('range', 'an integer from 1 to {most}', dict(most=MOST))
+    return k
+
+
+class Top(Asked):
+    k: Annotated[int, WrapValidator(up_to_most)] = 12  # so many, best first
+
+
+class Query(Top):
+    q: str = Field(min_length=1, max_length=LONGEST_QUERY, description=f'what is searched for, a text of 1 to {LONGEST_QUERY:,} characters')
+    mode: Literal[MODES] = Field('both', description=f"one of {', '.join(MODES)}")
+
+    @field_validator('q')
+    def not_blank(cls, q):
+        if not q.strip(): raise ValueError
+        return q
+
+
+class UploadRequest(Request):
+    "A request whose uploads stay in memory: their size is limited, and the container has no folder to put them."
+    def _get_file_stream(self, *_, **__): return io.BytesIO()
+
+
+# -- what is answered
+
+@bp.get('/search')
+def for_text():
+    "The best articles for a text."
+    recommender = able()
+    asked = validate(Query, query(), 'query')
+    ids, scores = recommender.search([asked.q], asked.k, asked.mode)
+    return dict(q=asked.q, mode=asked.mode, **answer(recommender, ids[0], scores[0]))
+
+
+@bp.post('/search/image')
+def for_image():
+    "The articles that look like an image: the file `image` of a multipart form."
+    recommender = able()
+    k = validate(Top, query(), 'query').k
+    ids, scores = recommender.search_image([uploaded()], k)
+    return answer(recommender, ids[0], scores[0])
+
+
+def able() -> Recommender:
+    "The recommender. Raises `Refused` if its bundle has no search."
+    recommender = current_app.extensions['recommender']
+    if not recommender.can_search: raise Refused(404, detail='this bundle has no search: its run has no towers and vectors')
+    return recommender
+
+
+def answer(recommender, ids, scores): return dict(bundle=recommender.version, results=listed(recommender, ids, scores))
+
+
+def uploaded() -> Image.Image:
+    "The uploaded image, decoded. Raises `Refused`: for what is no form, for other fields, for what is no image or an outsized one."
+    request.max_content_length = current_app.config['MAX_IMAGE_BYTES']
+    if request.mimetype != 'multipart/form-data': raise Refused(415, error('header', 'Content-Type', f"multipart/form-data, got {request.mimetype[:80] or 'none'}"))
+    fields = [*request.form.items(multi=True), *request.files.items(multi=True)]
+    if [name for name, _ in fields] != ['image'] or 'image' not in request.files: raise Refused(422, error('body', 'image', f'a form with one field, image, that is {IMAGE}'))
+    return decoded(request.files['image'].stream.getvalue())
+
+
+def decoded(data: bytes) -> Image.Image:
+    "An image of one of the formats, of at most so many pixels. The size is looked at before anything is decoded."
+    most = current_app.config['MAX_PIXELS']
+    def refused(why): return Refused(422, error('body', 'image', why))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', Image.DecompressionBombWarning)
+        try: image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError): raise refused(f'at most {most:,} pixels') from None
+        except Exception: raise refused(f"{IMAGE}, got {len(data):,} bytes that are none") from None  # Pillow's readers raise all sorts
+    if image.width * image.height > most: raise refused(f'at most {most:,} pixels, got {image.width} x {image.height}')
+    try: return open_image(image)
+    except InputError as e: raise refused(f'{IMAGE}; {str(e).removeprefix("image: ")}') from None
