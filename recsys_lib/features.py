@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TABLES', 'COMPARED', 'RECENCY_OF', 'snapshot_tables', 'look_up', 'source_features', 'trends', 'days_since',
            'affinities', 'repurchase_features', 'mean_of', 'habit_features', 'segment_features', 'visitor_features',
-           'factor_features', 'Features', 'export_template', 'bind', 'save_graph', 'FeatureGraph', 'open_feature_graph']
+           'agreement', 'Features', 'export_template', 'bind', 'save_graph', 'FeatureGraph', 'open_feature_graph']
 
 # %% ../nbs/50_features.ipynb #a21eb558
 import io, contextlib, logging, warnings
@@ -23,8 +23,8 @@ from .retrieval import PURCHASE, USER_COLUMNS, Candidates, History, graph_inputs
 from .sources import Snapshot, open_snapshot
 from .split import labels, open_plan
 
-# %% ../nbs/50_features.ipynb #1d4d45a7
-TABLES = ('item_stats', 'item_attributes', 'als_factors', 'segment_lift')  # what `bind` fills from a snapshot
+# %% ../nbs/50_features.ipynb #45bda5e7
+TABLES = ('item_stats', 'item_attributes', 'als_factors', 'content', 'segment_lift')  # what `bind` fills from a snapshot
 # Price, age of the buyers and share sold online are compared with the visitor and never shown by themselves: together they
 # give away which article it is, and the trees would learn by heart what sold in the training periods.
 COMPARED = ('price', 'buyer_age', 'online')
@@ -37,7 +37,7 @@ def snapshot_tables(
     a = snapshot.arrays
     lift = np.log((a['popularity_score'].T + 1e-6) / (a['popularity_score'][:1].T + 1e-6))  # how much more an age group buys it
     return dict(item_stats=np.nan_to_num(np.asarray(a['item_stats']), nan=-1.), item_attributes=a['item_attributes'].astype(np.int64),
-                als_factors=np.asarray(a['als_factors']), segment_lift=lift.astype(np.float32))
+                als_factors=np.asarray(a['als_factors']), content=np.asarray(a['content']), segment_lift=lift.astype(np.float32))
 
 # %% ../nbs/50_features.ipynb #2dd0b919
 def look_up(
@@ -128,19 +128,19 @@ def visitor_features(
     return torch.cat([seen.sum(1, keepdim=True), days_since(seen, age)[:, None], mean_of(price, seen), mean_of((channel == 2).float(), seen),
                       torch.nan_to_num(user, nan=-1.)], 1)
 
-# %% ../nbs/50_features.ipynb #e98abfda
-def factor_features(
-    theirs,  # (B, C, F) ALS factors of the candidates
+# %% ../nbs/50_features.ipynb #c4cf54a3
+def agreement(
+    theirs,  # (B, C, F) vectors of the candidates
     mine,  # (B, N, F) of the history
     weight, seen,  # (B, N)
 ):  # (B, C, 3)
-    "Agreement of ALS factors with the history: best, mean, with the last."
+    "Dot products of a candidate with the history: best, mean, with the last."
     dot = theirs @ mine.transpose(1, 2)
     best = torch.where(seen[:, None] > 0, dot, -1e3).amax(2).clamp(min=-1.)
     mean = (dot * weight[:, None]).sum(2) / weight.sum(1).clamp(min=1e-9)[:, None]
     return torch.stack([best, mean, dot[:, :, 0] * seen[:, :1]], 2)
 
-# %% ../nbs/50_features.ipynb #bba875df
+# %% ../nbs/50_features.ipynb #6d08f195
 class Features(torch.nn.Module):
     "From candidates and a history to the ranker's features, (B, C, F) float32."
     def __init__(self,
@@ -166,7 +166,7 @@ class Features(torch.nn.Module):
             affinities(match, weight, age, [self.attributes.index(a) for a in RECENCY_OF]), repurchase_features(same, weight, age), visitor,
             habit_features(column('price'), column('online'), seen, price, channel),
             segment_features(column('buyer_age'), look_up(self.segment_lift, at), user, self.age_edges),
-            factor_features(look_up(self.als_factors, at), look_up(self.als_factors, past), weight, seen)], 2)
+            *(agreement(look_up(table, at), look_up(table, past), weight, seen) for table in (self.als_factors, self.content))], 2)
 
     @property
     def names(self) -> list:
@@ -175,7 +175,7 @@ class Features(torch.nn.Module):
                 + [f'trend_{a[6:]}_{b[6:]}' for a, b in zip(self.windows, self.windows[1:])] + [f'same_{a}' for a in self.attributes]
                 + [f'days_since_{a}' for a in RECENCY_OF] + ['bought_decayed', 'bought', 'days_since_bought']
                 + ['history', 'days_since_active', 'mean_price', 'online_habit', *USER_COLUMNS]
-                + ['price_ratio', 'channel_distance', 'age_distance', 'segment_lift', 'factor_best', 'factor_mean', 'factor_last'])
+                + ['price_ratio', 'channel_distance', 'age_distance', 'segment_lift', 'factor_best', 'factor_mean', 'factor_last', 'content_best', 'content_mean', 'content_last'])
 
 # %% ../nbs/50_features.ipynb #aca7b79f
 def export_template(

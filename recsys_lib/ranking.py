@@ -80,7 +80,7 @@ def rising(
     "Monotone constraints, in the order of the features."
     return [int(name.startswith(RISING)) for name in names]
 
-# %% ../nbs/55_ranking.ipynb #c23efd9e
+# %% ../nbs/55_ranking.ipynb #e01c6132
 @dataclass(frozen=True)
 class RankerSettings:
     "LightGBM's parameters that a profile may set."
@@ -92,9 +92,14 @@ class RankerSettings:
     patience: int = 30  # trees without improvement before stopping
     truncation: int = 20  # LambdaRank looks at pairs of which one is among the first so many
 
-    def lightgbm(self, names: list, seed: int) -> dict:
-        "LightGBM's own parameters, for features of these names."
-        return dict(objective='lambdarank', metric='ndcg', eval_at=[12], learning_rate=self.learning_rate, num_leaves=self.leaves,
+    def lightgbm(self,
+        names: list,  # of the features
+        seed: int,
+        without: list = (),  # names of features that the trees must not use
+    ) -> dict:
+        "LightGBM's own parameters."
+        allowed = {'interaction_constraints': [[i for i, n in enumerate(names) if n not in without]]} if len(without) else {}  # what is in no group is never split on
+        return dict(**allowed, objective='lambdarank', metric='ndcg', eval_at=[12], learning_rate=self.learning_rate, num_leaves=self.leaves,
                     min_data_in_leaf=self.min_leaf, feature_fraction=self.feature_fraction, lambdarank_truncation_level=self.truncation,
                     monotone_constraints=rising(names), use_missing=False, deterministic=True, force_row_wise=True, seed=seed, verbose=-1)
 
@@ -112,15 +117,16 @@ def float32_thresholds(
     # the sizes of the trees in the header no longer fit; LightGBM reads them only to parse in parallel
     return lightgbm.Booster(model_str='\n'.join(line for line in lines if not line.startswith('tree_sizes=')))
 
-# %% ../nbs/55_ranking.ipynb #48c4243a
+# %% ../nbs/55_ranking.ipynb #f70f4b77
 def train_ranker(
     folders: list,  # of `training_parts`, oldest first; the last one finds the number of trees
     names: list,  # of the features
     settings: RankerSettings = RankerSettings(),
     seed: int = 42,
+    without: list = (),  # names of features that the trees must not use: an ablation
 ) -> 'tuple[lightgbm.Booster, dict]':  # the ranker; NDCG@12 by number of trees, and the number chosen
     "Train LambdaRank: find the number of trees on the last period, then train on all of them."
-    params, curve, trees = settings.lightgbm(names, seed), [], settings.trees
+    params, curve, trees = settings.lightgbm(names, seed, without), [], settings.trees
     if len(folders) > 1:
         train = lightgbm_dataset(folders[:-1], names)
         valid, evals = train.create_valid(*_held_out(folders[-1])), {}

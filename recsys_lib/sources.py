@@ -4,24 +4,28 @@
 
 # %% auto #0
 __all__ = ['SourceSettings', 'daily_sales', 'popularity', 'top_items', 'top_in_groups', 'basket_pairs', 'nearest', 'copurchase',
-           'variants', 'shrunk_mean', 'item_statistics', 'user_histories', 'Snapshot', 'fit_snapshot', 'save_snapshot',
-           'load_snapshot', 'open_snapshot', 'source_recall']
+           'variants', 'content_neighbours', 'from_alikes', 'draw_hidden', 'hide', 'shrunk_mean', 'item_statistics',
+           'user_histories', 'Snapshot', 'content_arrays', 'fit_snapshot', 'save_snapshot', 'load_snapshot',
+           'learn_snapshot', 'open_snapshot', 'source_recall']
 
-# %% ../nbs/45_sources.ipynb #ba6aaf72
+# %% ../nbs/45_sources.ipynb #817f0982
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import faiss
 import ibis
 import numpy as np
 from tqdm import tqdm
 
 from .als import fit_factors, open_factors
+from .clip import open_embeddings
 from .core import Run, read_json, stage, to_date, write_json
 from .data import ITEM_ATTRIBUTES, Dataset, columns, open_dataset
 from .retrieval import USER_COLUMNS, Histories, Retriever, RetrievalSettings, check_contract
 from .split import labels, open_plan
 
-# %% ../nbs/45_sources.ipynb #c48106b5
+# %% ../nbs/45_sources.ipynb #2d1ed75a
 @dataclass(frozen=True)
 class SourceSettings:
     "How the sources learn. The defaults suit weekly periods of a shop of H&M's size."
@@ -33,6 +37,7 @@ class SourceSettings:
     max_basket: int = 40  # larger baskets say little, and their pairs grow with the square
     shrink: float = 5.  # evidence against which a co-purchase count is weighed
     neighbours: int = 32  # kept for each article
+    newcomers: int = 100  # articles without a sale that are listed by what is expected of them
     top: int = 200  # length of the popularity lists
     windows: tuple = (1, 3, 7, 14, 28, 91)  # days over which sales are counted for the ranker
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
@@ -156,6 +161,54 @@ def variants(
     ids = np.take_along_axis(ids, np.argsort(ids < 0, 1, kind='stable'), 1)[:, :k]  # the hole of the article itself goes to the end
     return ids, np.where(ids >= 0, score[ids] / np.maximum(total[product], 1e-12)[:, None], 0).astype(np.float32)
 
+# %% ../nbs/45_sources.ipynb #b2b4690c
+def content_neighbours(
+    vectors: np.ndarray,  # (items, d) float32, rows of length one
+    pool: np.ndarray,  # (P,) int32 articles that may be proposed
+    k: int,
+) -> 'tuple[np.ndarray, np.ndarray]':  # (items, k) int32 ids padded with -1, (items, k) float32 cosines, above 0
+    "The k articles of the pool that are nearest to each article, itself apart, best first."
+    threshold, faiss.cvar.distance_compute_blas_threshold = faiss.cvar.distance_compute_blas_threshold, 20  # many at once: BLAS is faster
+    try: score, at = faiss.knn(np.ascontiguousarray(vectors), np.ascontiguousarray(vectors[pool]), min(k + 1, max(1, len(pool))), faiss.METRIC_INNER_PRODUCT)
+    finally: faiss.cvar.distance_compute_blas_threshold = threshold
+    ids = np.where((at >= 0) & (score > 0), pool[at] if len(pool) else -1, -1)
+    ids = np.where(ids == np.arange(len(ids))[:, None], -1, ids)
+    order = np.argsort(ids < 0, 1, kind='stable')[:, :k]  # holes go to the end
+    ids, score = np.take_along_axis(ids, order, 1).astype(np.int32), np.take_along_axis(score, order, 1)
+    pad = ((0, 0), (0, k - ids.shape[1]))
+    return np.pad(ids, pad, constant_values=-1), np.pad(np.where(ids >= 0, score, 0), pad).astype(np.float32)
+
+# %% ../nbs/45_sources.ipynb #7ce15a7e
+def from_alikes(
+    values: np.ndarray,  # (items,) nan where unknown
+    ids: np.ndarray,  # (items, M) int32 neighbours, padded with -1
+    cosines: np.ndarray,  # (items, M) float32
+    sharpness: float = 8.,  # a neighbour weighs its cosine to this power
+) -> np.ndarray:  # (items,) float64; nan where no neighbour's value is known
+    "What to expect of an article from those that look like it: the weighted mean of their values."
+    theirs = np.where(ids >= 0, values[ids], np.nan); weight = np.where(np.isnan(theirs), 0, cosines.astype(float) ** sharpness)
+    total = weight.sum(1)
+    return np.divide((weight * np.nan_to_num(theirs)).sum(1), total, out=np.full(len(ids), np.nan), where=total > 0)
+
+# %% ../nbs/45_sources.ipynb #814b377a
+def draw_hidden(
+    n_items: int,  # articles sold so far
+    share: float,  # of them, to be made cold
+    asof: int,
+    seed: int = 42,
+) -> np.ndarray:  # (n,) int32 item_idx, ascending
+    "Which articles lose their past in a snapshot."
+    return np.sort(np.random.default_rng([seed, asof]).permutation(n_items)[:int(share * n_items)]).astype(np.int32)
+
+def hide(
+    dataset: Dataset,
+    items: np.ndarray,  # item_idx
+) -> Dataset:
+    "The dataset without the transactions of some articles. Everything keeps its number."
+    other = copy(dataset)
+    if len(items): other.transactions = dataset.transactions.anti_join(ibis.memtable({'item_idx': np.asarray(items, np.int32)}), 'item_idx')
+    return other
+
 # %% ../nbs/45_sources.ipynb #cf8d4ddb
 def shrunk_mean(
     total: np.ndarray,  # (items,) sums, possibly missing
@@ -166,7 +219,7 @@ def shrunk_mean(
     total = np.nan_to_num(total.astype(float)); overall = total.sum() / count.sum() if count.sum() else np.nan
     with np.errstate(invalid='ignore'): return (total + (prior * overall if prior else 0)) / np.where(count + prior > 0, count + prior, np.nan)
 
-# %% ../nbs/45_sources.ipynb #eb61ea92
+# %% ../nbs/45_sources.ipynb #f57fbbe8
 def item_statistics(
     dataset: Dataset,
     asof: int,
@@ -175,9 +228,9 @@ def item_statistics(
     windows: tuple,  # days
     prior: float = 20.,  # average buyers added to each article, so that the few buyers of one do not give it away
 ) -> 'tuple[np.ndarray, list]':  # (items, K) float32, names of the K columns
-    "Sales by window (log), days since first and last sale, mean price, mean age of the buyers, share sold online."
-    item, day, segment, n = sales
-    stats = {f'sales_{w}d': np.log1p(np.bincount(item[day >= asof - w], n[day >= asof - w], n_items)) for w in windows}
+    "Sales by window (log; of a window that is longer than the past, as many as it would have had at this rate), days since first and last sale, mean price, mean age of the buyers, share sold online."
+    item, day, segment, n = sales; past = max(1, asof - dataset.meta['first_day'])
+    stats = {f'sales_{w}d': np.log1p(np.bincount(item[day >= asof - w], n[day >= asof - w], n_items) * max(1, w / past)) for w in windows}
     t = dataset.before(asof).join(dataset.users.select('user_idx', 'age'), 'user_idx')
     age = t.age.isnan().ifelse(ibis.null('float64'), t.age)
     t = t.group_by('item_idx').agg(first=t.day.min(), last=t.day.max(), n=t.count(), price=(t.price * 1e6).round().cast('int64').sum(),
@@ -189,15 +242,16 @@ def item_statistics(
     stats['sales_total'] = np.nan_to_num(stats['sales_total'])
     return np.stack(list(stats.values()), 1).astype(np.float32), list(stats)
 
-# %% ../nbs/45_sources.ipynb #93ee3420
+# %% ../nbs/45_sources.ipynb #41b594bd
 def user_histories(
     dataset: Dataset,
     asof: int,
     length: int,  # N: the last so many of each customer
+    hidden: np.ndarray = (),  # articles whose purchases are not to be seen
 ) -> Histories:
-    "The last interactions of each customer before `asof`, newest first."
+    "The last interactions of each customer before `asof`, newest first. Of one day they are in the order of the dataset, which a query with a join may lose."
     day, user, item, price, channel = columns(dataset.before(asof), 'day', 'user_idx', 'item_idx', 'price', 'channel')
-    order = np.lexsort((-day, user)); user = user[order]
+    order = np.lexsort((-day, user)); order = order[~np.isin(item[order], hidden)]; user = user[order]
     keep = np.arange(len(user)) - np.searchsorted(user, user) < length
     order, user = order[keep], user[keep]
     n_users = dataset.n_users_at(asof)
@@ -220,16 +274,42 @@ class Snapshot:
 
     def retriever(self) -> Retriever: return Retriever(self.arrays, self.settings.retrieval)
 
-# %% ../nbs/45_sources.ipynb #886fb379
+# %% ../nbs/45_sources.ipynb #89a072bc
+def content_arrays(
+    vectors: 'np.ndarray | None',  # (catalogue, d) float32; None: nothing is known of how articles look
+    score: np.ndarray,  # (items,) popularity
+    stats: np.ndarray,  # (items, K), in which prices and buyers of newcomers are filled in
+    names: list,  # of its columns
+    offered: np.ndarray,  # (items,) bool: articles that may be proposed without ever having been sold
+    settings: SourceSettings,
+) -> dict:
+    "What image and text say: vectors, neighbours, the sales to be expected, and the newcomers of whom most is expected."
+    vectors = np.ascontiguousarray(vectors[:len(score)], np.float32) if vectors is not None else np.zeros((len(score), 1), np.float32)
+    last = stats[:, names.index('days_since_last')]; cold = np.isnan(last)
+    ids, cosines = content_neighbours(vectors, np.flatnonzero(cold & offered | (last <= settings.active_days)).astype(np.int32), settings.neighbours)
+    expected = np.nan_to_num(from_alikes(np.where(cold, np.nan, score), ids, cosines)).astype(np.float32)
+    for name in ('price', 'buyer_age', 'online'):
+        column = stats[:, names.index(name)]; column[cold] = from_alikes(column, ids, cosines)[cold]
+    return dict(content=vectors, content_ids=ids, content_score=cosines, expected_sales=expected, newcomers_top=top_items(np.where(cold & offered, expected, 0), settings.newcomers))
+
+# %% ../nbs/45_sources.ipynb #7a2a092b
 def fit_snapshot(
     dataset: Dataset,
     asof: int,  # only rows dated before are read
     settings: SourceSettings = SourceSettings(),
     factors: 'np.ndarray | None' = None,  # item factors as of the same date; None: fit them
+    vectors: 'np.ndarray | None' = None,  # (catalogue, d) float32 content vectors of `30_clip`; None: the sources that need them say nothing
+    hidden: np.ndarray = (),  # articles whose past is not to be seen; see `draw_hidden`
+    offered: 'np.ndarray | None' = None,  # (catalogue,) bool: articles that are on sale, though they were never sold. Only for the snapshot that is served: a catalogue
+                                          # has no dates, and an earlier one would learn of the future
     seed: int = 42,
 ) -> Snapshot:
     "Learn all sources as of a date."
-    n_items = dataset.n_items_at(asof)
+    hidden = np.asarray(hidden, np.int32)
+    sold, n_items = dataset.n_items_at(asof), dataset.n_items_at(asof) if offered is None else len(dataset.item_frame)
+    if factors is None: factors = fit_factors(dataset, asof, seed=seed)
+    factors = np.pad(factors, ((0, n_items - sold), (0, 0))); factors[hidden] = 0
+    known, dataset = dataset, hide(dataset, hidden)
     sales = daily_sales(dataset, asof, settings.age_edges)
     score = popularity(sales, asof, n_items, settings.popularity_half_life, len(settings.age_edges) + 2, settings.segment_prior)
     stats, names = item_statistics(dataset, asof, n_items, sales, settings.windows)
@@ -242,9 +322,9 @@ def fit_snapshot(
     arrays = dict(popularity_score=score, popularity_top=top_items(score, settings.top), age_edges=np.array(settings.age_edges, np.float32),
         category=department, category_score=(score[0] / np.maximum(in_department[department], 1e-12)).astype(np.float32),
         category_top=top_in_groups(score[0], department, 60), copurchase_ids=together, copurchase_score=together_score,
-        variants_ids=variant, variants_score=variant_score, als_factors=fit_factors(dataset, asof, seed=seed) if factors is None else factors,
-        pool=np.flatnonzero(active).astype(np.int32), item_stats=stats, item_attributes=attributes)
-    return Snapshot(asof, arrays, user_histories(dataset, asof, settings.retrieval.history), names, settings)
+        variants_ids=variant, variants_score=variant_score, als_factors=factors, pool=np.flatnonzero(active).astype(np.int32),
+        **content_arrays(vectors, score[0], stats, names, np.isin(np.arange(n_items), hidden) if offered is None else offered, settings), item_stats=stats, item_attributes=attributes)
+    return Snapshot(asof, arrays, user_histories(known, asof, settings.retrieval.history, hidden), names, settings)
 
 # %% ../nbs/45_sources.ipynb #45925ea0
 def save_snapshot(
@@ -269,7 +349,23 @@ def load_snapshot(
     settings.update({k: tuple(settings[k]) for k in ('age_edges', 'windows')})
     return Snapshot(meta['asof'], read, histories, meta['statistics'], SourceSettings(**settings))
 
-# %% ../nbs/45_sources.ipynb #03fd2330
+# %% ../nbs/45_sources.ipynb #29e8afbe
+def learn_snapshot(
+    run: Run,
+    asof: int,
+    settings: SourceSettings = SourceSettings(),
+    cold_share: float = .05,  # of the articles of a training snapshot, to be made cold
+    seed: int = 42,
+):
+    """Fit the snapshot of a date of the plan and write it. In a training snapshot some articles are made cold. The one that is served also offers what was never sold: what has an image,
+    since the list also holds what is gone, or not yet on sale; where there are no images at all, everything."""
+    dataset, plan, embeddings = open_dataset(run), open_plan(run), open_embeddings(run)
+    hidden = draw_hidden(dataset.n_items_at(asof), cold_share, asof, seed) if asof in [p.asof for p in plan.train] else ()
+    offered = (embeddings.real if embeddings.real.any() else ~embeddings.real) if asof == plan.now else None
+    snapshot = fit_snapshot(dataset, asof, settings, open_factors(run, asof), embeddings.content, hidden, offered)
+    save_snapshot(snapshot, run.path('snapshots', to_date(asof)))
+
+# %% ../nbs/45_sources.ipynb #6e3ec619
 def open_snapshot(
     run: Run,
     asof: int,
@@ -277,7 +373,7 @@ def open_snapshot(
     "The snapshot of a run as of a date. A scratch run fits it first."
     folder = run.path('snapshots', to_date(asof))
     if run.scratch and not (folder / 'snapshot.json').exists():
-        save_snapshot(fit_snapshot(open_dataset(run), asof, factors=open_factors(run, asof)), folder)
+        learn_snapshot(run, asof)
     return load_snapshot(run.needs(f'snapshots/{folder.name}/snapshot.json', '45_sources').parent)
 
 # %% ../nbs/45_sources.ipynb #ec7784fb

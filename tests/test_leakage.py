@@ -1,5 +1,7 @@
 """A snapshot knows nothing after its date: whatever happens on that day or later leaves it the same to the byte,
 and with it its candidates and its features."""
+from zlib import crc32
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,12 +10,19 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from recsys_lib.core import to_day, to_date
 from recsys_lib.data import Dataset, ingest
 from recsys_lib.features import FeatureGraph, bind, export_template, save_graph, snapshot_tables
-from recsys_lib.sources import fit_snapshot
+from recsys_lib.sources import draw_hidden, fit_snapshot
+
+
+def snapshot_at(dataset, asof):
+    "A snapshot with content vectors, which follow from the article, and with some articles made cold."
+    vectors = np.stack([np.random.default_rng(crc32(a.encode())).normal(size=8) for a in dataset.item_frame.article_id]).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return fit_snapshot(dataset, asof, vectors=vectors, hidden=draw_hidden(dataset.n_items_at(asof), .05, asof))
 
 
 def known_at(dataset, asof, template, folder):
     "Everything that is known at a date, as bytes by name."
-    snapshot = fit_snapshot(dataset, asof)
+    snapshot = snapshot_at(dataset, asof)
     save_graph(bind(template or export_template(snapshot), snapshot_tables(snapshot)), folder / 'features.onnx')
     users = np.arange(-1, min(100, len(snapshot.histories)))
     history = snapshot.histories.batch(users, asof, snapshot.settings.retrieval.history)
@@ -31,7 +40,7 @@ def before(twin, tmp_path_factory):
     tables = {n: pd.read_csv(twin / f'{n}.csv', **text) for n in ('articles', 'customers', 'transactions_train')}
     dataset = Dataset(ingest_into(twin, folder / 'data'))
     asof = dataset.meta['last_day'] - 13
-    template = export_template(fit_snapshot(dataset, asof))
+    template = export_template(snapshot_at(dataset, asof))
     return tables, asof, known_at(dataset, asof, template, folder), template
 
 
