@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SourceSettings', 'daily_sales', 'popularity', 'top_items', 'top_in_groups', 'basket_pairs', 'nearest', 'copurchase',
-           'variants', 'content_neighbours', 'from_alikes', 'draw_hidden', 'hide', 'shrunk_mean', 'item_statistics',
-           'user_histories', 'Snapshot', 'content_arrays', 'fit_snapshot', 'save_snapshot', 'load_snapshot',
-           'learn_snapshot', 'open_snapshot', 'source_recall']
+           'variants', 'content_neighbours', 'from_alikes', 'of_others', 'expected_sales', 'draw_hidden', 'hide',
+           'shrunk_mean', 'item_statistics', 'user_histories', 'Snapshot', 'content_arrays', 'fit_snapshot',
+           'save_snapshot', 'load_snapshot', 'learn_snapshot', 'open_snapshot', 'source_recall']
 
 # %% ../nbs/45_sources.ipynb #817f0982
 from copy import copy
@@ -190,6 +190,28 @@ def from_alikes(
     total = weight.sum(1)
     return np.divide((weight * np.nan_to_num(theirs)).sum(1), total, out=np.full(len(ids), np.nan), where=total > 0)
 
+# %% ../nbs/45_sources.ipynb #30ca7d68
+def of_others(
+    values: np.ndarray,  # (items,)
+    known: np.ndarray,  # (items,) bool: whose values count
+    group: np.ndarray,  # (items,) int32, -1 for none
+) -> 'tuple[np.ndarray, np.ndarray]':  # (items,) sums, (items,) counts
+    "Sum and number of the known values of the other members of each one's group."
+    use = known & (group >= 0); total, count = (np.bincount(group[use], w, group.max(initial=0) + 1)[group] for w in (values[use], None))
+    return np.where(group >= 0, total - use * values, 0), np.where(group >= 0, count - use, 0)
+
+def expected_sales(
+    score: np.ndarray,  # (items,) popularity
+    known: np.ndarray,  # (items,) bool: articles that have been sold
+    product: np.ndarray, department: np.ndarray,  # (items,) int32, -1 unknown
+    ids: np.ndarray, cosines: np.ndarray,  # of `content_neighbours`
+) -> np.ndarray:  # (items,) float32
+    "What to expect of an article, its own sales apart: from the variants of its product, from what looks alike, and from its department."
+    alike = np.nan_to_num(from_alikes(np.where(known, score, np.nan), ids, cosines))
+    (variants_sum, variants_n), (inside_sum, inside_n) = (of_others(score, known, group) for group in (product, department))
+    prior = (alike + np.where(inside_n > 0, inside_sum / np.maximum(inside_n, 1), alike)) / 2
+    return ((np.maximum(variants_sum, 0) + prior) / (variants_n + 1)).astype(np.float32)
+
 # %% ../nbs/45_sources.ipynb #814b377a
 def draw_hidden(
     n_items: int,  # articles sold so far
@@ -274,25 +296,26 @@ class Snapshot:
 
     def retriever(self) -> Retriever: return Retriever(self.arrays, self.settings.retrieval)
 
-# %% ../nbs/45_sources.ipynb #89a072bc
+# %% ../nbs/45_sources.ipynb #159bca2c
 def content_arrays(
     vectors: 'np.ndarray | None',  # (catalogue, d) float32; None: nothing is known of how articles look
     score: np.ndarray,  # (items,) popularity
     stats: np.ndarray,  # (items, K), in which prices and buyers of newcomers are filled in
     names: list,  # of its columns
     offered: np.ndarray,  # (items,) bool: articles that may be proposed without ever having been sold
+    product: np.ndarray, department: np.ndarray,  # (items,) int32, -1 unknown
     settings: SourceSettings,
 ) -> dict:
     "What image and text say: vectors, neighbours, the sales to be expected, and the newcomers of whom most is expected."
     vectors = np.ascontiguousarray(vectors[:len(score)], np.float32) if vectors is not None else np.zeros((len(score), 1), np.float32)
     last = stats[:, names.index('days_since_last')]; cold = np.isnan(last)
     ids, cosines = content_neighbours(vectors, np.flatnonzero(cold & offered | (last <= settings.active_days)).astype(np.int32), settings.neighbours)
-    expected = np.nan_to_num(from_alikes(np.where(cold, np.nan, score), ids, cosines)).astype(np.float32)
+    expected = expected_sales(score, ~cold, product, department, ids, cosines)
     for name in ('price', 'buyer_age', 'online'):
         column = stats[:, names.index(name)]; column[cold] = from_alikes(column, ids, cosines)[cold]
     return dict(content=vectors, content_ids=ids, content_score=cosines, expected_sales=expected, newcomers_top=top_items(np.where(cold & offered, expected, 0), settings.newcomers))
 
-# %% ../nbs/45_sources.ipynb #7a2a092b
+# %% ../nbs/45_sources.ipynb #473cc99e
 def fit_snapshot(
     dataset: Dataset,
     asof: int,  # only rows dated before are read
@@ -323,7 +346,8 @@ def fit_snapshot(
         category=department, category_score=(score[0] / np.maximum(in_department[department], 1e-12)).astype(np.float32),
         category_top=top_in_groups(score[0], department, 60), copurchase_ids=together, copurchase_score=together_score,
         variants_ids=variant, variants_score=variant_score, als_factors=factors, pool=np.flatnonzero(active).astype(np.int32),
-        **content_arrays(vectors, score[0], stats, names, np.isin(np.arange(n_items), hidden) if offered is None else offered, settings), item_stats=stats, item_attributes=attributes)
+        **content_arrays(vectors, score[0], stats, names, np.isin(np.arange(n_items), hidden) if offered is None else offered, product, department, settings),
+        item_stats=stats, item_attributes=attributes)
     return Snapshot(asof, arrays, user_histories(known, asof, settings.retrieval.history, hidden), names, settings)
 
 # %% ../nbs/45_sources.ipynb #45925ea0
