@@ -7,18 +7,18 @@ __all__ = ['CONFIGS', 'LOOKS', 'TEXT_FIELDS', 'SHORT', 'IMAGES', 'open_clip_libr
            'TextTower', 'Clip', 'clip_config', 'open_model', 'light_tokenizer', 'save_model', 'article_fields',
            'compose', 'vary', 'image_paths', 'decode', 'pixel_cache', 'split_products', 'augment', 'contrastive_loss',
            'same_text', 'true_text', 'recall', 'validate', 'Training', 'autocast', 'batch_of', 'FewWords', 'few_words',
-           'Trainer', 'save_atomically', 'identity', 'train', 'train_on', 'curve_point', 'stopped', 'propose_steps',
-           'export_tower', 'Calibration', 'quantise', 'model_digest', 'export_towers', 'ahead', 'read_shards', 'embed',
-           'content_vectors', 'Embeddings', 'encoders', 'embed_catalogue', 'prepare', 'hashed_words',
-           'scratch_embeddings', 'scratch_towers', 'open_embeddings', 'open_towers', 'zero_shot', 'colour_histograms',
-           'classify_colours', 'near_duplicates', 'gallery']
+           'moving_average', 'Trainer', 'save_atomically', 'identity', 'train', 'train_on', 'curve_point', 'stopped',
+           'propose_steps', 'export_tower', 'Calibration', 'quantise', 'model_digest', 'export_towers', 'ahead',
+           'read_shards', 'embed', 'content_vectors', 'Embeddings', 'encoders', 'embed_catalogue', 'prepare',
+           'hashed_words', 'scratch_embeddings', 'scratch_towers', 'open_embeddings', 'open_towers', 'zero_shot',
+           'colour_histograms', 'classify_colours', 'near_duplicates', 'gallery']
 
 # %% ../nbs/30_clip.ipynb #1113115b
 import hashlib, logging, os, re, shutil, time, zlib
 from collections import Counter
 from contextlib import contextmanager
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,6 +27,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from .core import InputError, Run, sha256, stage, write_json
@@ -390,6 +391,7 @@ class Training:
     short_share: float = .15
     keep_field: float = .8
     drop_word: float = .15
+    average: float = .998  # share of the past in the moving average of the weights, which is what is validated and kept; 0: the last weights
     validate_every: int = 100  # steps
     patience: int = 0  # validations without a gain after which to stop; 0: never
     checkpoint_every: int = 50  # steps
@@ -449,11 +451,22 @@ def few_words(
     try: yield
     finally: owner.token_embedding = owner.token_embedding.give_back()
 
+# %% ../nbs/30_clip.ipynb #78ee4c27
+def moving_average(
+    limit: float,  # share of the past that is kept, at most
+):  # what torch's `AveragedModel` calls to take in a step's weights
+    "A moving average with a short memory at first."
+    def update(average: list, weights: list, n: torch.Tensor):
+        if not average[0].is_floating_point(): return [a.copy_(w) for a, w in zip(average, weights)]  # counters
+        torch._foreach_lerp_(average, weights, 1 - min(limit, (1 + int(n)) / (10 + int(n))))
+    return torch.no_grad()(update)
+
 # %% ../nbs/30_clip.ipynb #9bf7f761
 class Trainer:
-    "A training in progress: model, optimiser, step and learning curve."
+    "A training in progress: model, the average of its weights, optimiser, step and learning curve."
     def __init__(self, model: Clip, images: np.ndarray, fields: np.ndarray, how: Training):
         self.model, self.images, self.fields, self.how, self.step, self.curve, self.best = model, images, fields, how, 0, [], (-1., None)
+        self.average = AveragedModel(model.net, multi_avg_fn=moving_average(how.average), use_buffers=True)
         named = [(n, p) for n, p in model.net.named_parameters() if p.requires_grad]
         plain = lambda n, p: p.ndim < 2 or 'embedding' in n  # no decay for norms, biases and embeddings
         self.optimiser = torch.optim.AdamW([dict(params=[p for n, p in named if not plain(n, p)], weight_decay=how.weight_decay),
@@ -478,15 +491,20 @@ class Trainer:
         for group in self.optimiser.param_groups: group['lr'] = self.rate()
         self.optimiser.zero_grad(); loss.backward(); torch.nn.utils.clip_grad_norm_(model.net.parameters(), 1.); self.optimiser.step()
         with torch.no_grad(): model.net.logit_scale.clamp_(0, np.log(100))
-        self.step += 1
+        self.average.update_parameters(model.net); self.step += 1
         return loss.item()
+
+    @property
+    def averaged(self) -> Clip:
+        "The model with the averaged weights."
+        return replace(self.model, net=self.average.module)
 
     def state(self) -> dict:
         "All that is needed to go on."
-        return dict(net=self.model.net.state_dict(), optimiser=self.optimiser.state_dict(), step=self.step, curve=self.curve, best=self.best)
+        return dict(net=self.model.net.state_dict(), average=self.average.state_dict(), optimiser=self.optimiser.state_dict(), step=self.step, curve=self.curve, best=self.best)
 
     def restore(self, state: dict):
-        self.model.net.load_state_dict(state['net']); self.optimiser.load_state_dict(state['optimiser'])
+        self.model.net.load_state_dict(state['net']); self.average.load_state_dict(state['average']); self.optimiser.load_state_dict(state['optimiser'])
         self.step, self.curve, self.best = state['step'], state['curve'], state['best']
 
 # %% ../nbs/30_clip.ipynb #e76beec9
@@ -513,7 +531,7 @@ def train(
     how: Training,
     folder: 'Path | None' = None,  # of the checkpoint; None: none is written
 ) -> list:  # the learning curve: a dict for each validation
-    "Train a model in place, going on from a checkpoint of the same training. With patience, the best weights are kept."
+    "Train a model in place, going on from a checkpoint of the same training. It ends with the average of its weights; with patience, with the best one."
     if how.loss == 'siglip' and model.net.logit_bias is None: raise InputError("loss = 'siglip': the model has no bias; open it with init_logit_bias=-10, init_logit_scale=2.3")
     if len(parts['train']) < 2: raise InputError(f"training: {len(parts['train'])} articles with an image; expected at least 2")
     subset = images if len(parts['train']) == len(images) else images[parts['train']]
@@ -542,18 +560,18 @@ def train_on(
             curve_point(trainer, losses, images[parts['valid']], fields[parts['valid']]); bar.set_postfix(loss=f'{losses[-1]:.2f}'); losses = []
         if trainer.step % how.checkpoint_every == 0 or trainer.step == how.steps: keep()
     bar.close(); keep()
-    if how.patience and trainer.best[1]: model.net.load_state_dict(trainer.best[1])
+    model.net.load_state_dict(trainer.best[1] if how.patience and trainer.best[1] else trainer.average.module.state_dict())
     model.net.eval()
     return trainer.curve
 
 # %% ../nbs/30_clip.ipynb #c8f57c18
 def curve_point(trainer: Trainer, losses: list, images: np.ndarray, fields: np.ndarray):
     "Validate, note a point of the learning curve, and keep the best weights if early stopping may want them."
-    found = validate(trainer.model, images, fields) if len(images) else {}
+    found = validate(trainer.averaged, images, fields) if len(images) else {}
     trainer.curve.append(dict(step=trainer.step, loss=float(np.mean(losses)), **found))
     quality = np.mean([found.get(f'{t}_recall@10', 0.) for t in ('composed', 'description')])
     if trainer.how.patience and quality > trainer.best[0]:
-        trainer.best = (float(quality), {k: v.detach().clone() for k, v in trainer.model.net.state_dict().items()})
+        trainer.best = (float(quality), {k: v.detach().clone() for k, v in trainer.average.module.state_dict().items()})
 
 def stopped(curve: list, patience: int) -> bool:
     "Whether the last `patience` validations brought nothing."
