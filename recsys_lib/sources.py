@@ -6,7 +6,7 @@
 __all__ = ['SourceSettings', 'daily_sales', 'popularity', 'top_items', 'top_in_groups', 'basket_pairs', 'nearest', 'copurchase',
            'variants', 'content_neighbours', 'from_alikes', 'of_others', 'expected_sales', 'draw_hidden', 'hide',
            'shrunk_mean', 'item_statistics', 'user_histories', 'Snapshot', 'content_arrays', 'fit_snapshot',
-           'save_snapshot', 'load_snapshot', 'learn_snapshot', 'open_snapshot', 'source_recall']
+           'save_snapshot', 'load_snapshot', 'offered_articles', 'learn_snapshot', 'open_snapshot', 'source_recall']
 
 # %% ../nbs/45_sources.ipynb #817f0982
 from copy import copy
@@ -373,6 +373,12 @@ def load_snapshot(
     settings.update({k: tuple(settings[k]) for k in ('age_edges', 'windows')})
     return Snapshot(meta['asof'], read, histories, meta['statistics'], SourceSettings(**settings))
 
+# %% ../nbs/45_sources.ipynb #1acedcad
+def offered_articles(run: Run) -> np.ndarray:  # (catalogue,) bool
+    "What may be proposed though it was never sold: what has an image, since the list also holds what is gone, or not yet on sale; where there are no images at all, everything."
+    real = np.asarray(open_embeddings(run).real)
+    return real if real.any() else ~real
+
 # %% ../nbs/45_sources.ipynb #29e8afbe
 def learn_snapshot(
     run: Run,
@@ -381,12 +387,10 @@ def learn_snapshot(
     cold_share: float = .05,  # of the articles of a training snapshot, to be made cold
     seed: int = 42,
 ):
-    """Fit the snapshot of a date of the plan and write it. In a training snapshot some articles are made cold. The one that is served also offers what was never sold: what has an image,
-    since the list also holds what is gone, or not yet on sale; where there are no images at all, everything."""
-    dataset, plan, embeddings = open_dataset(run), open_plan(run), open_embeddings(run)
+    "Fit the snapshot of a date of the plan and write it. In a training snapshot some articles are made cold. The one that is served also offers what was never sold."
+    dataset, plan = open_dataset(run), open_plan(run)
     hidden = draw_hidden(dataset.n_items_at(asof), cold_share, asof, seed) if asof in [p.asof for p in plan.train] else ()
-    offered = (embeddings.real if embeddings.real.any() else ~embeddings.real) if asof == plan.now else None
-    snapshot = fit_snapshot(dataset, asof, settings, open_factors(run, asof), embeddings.content, hidden, offered)
+    snapshot = fit_snapshot(dataset, asof, settings, open_factors(run, asof), open_embeddings(run).content, hidden, offered_articles(run) if asof == plan.now else None)
     save_snapshot(snapshot, run.path('snapshots', to_date(asof)))
 
 # %% ../nbs/45_sources.ipynb #6e3ec619
