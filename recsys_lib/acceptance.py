@@ -14,7 +14,7 @@ from .data import open_dataset
 from .evaluation import Question, average_precision, two_stage
 from .features import open_feature_graph
 from .ranking import open_ranker
-from .retrieval import History, graph_inputs
+from .retrieval import History, run_graph
 from .sources import Snapshot, open_snapshot
 from .split import labels, open_plan
 
@@ -44,7 +44,7 @@ def score_difference(
     for h in (history[slice(i, i + 256)] for i in range(0, len(history), 256)):
         candidates = recommender.candidates(h); valid = candidates.ids >= 0; features = graph(candidates, h)
         expected = booster.predict(features.reshape(-1, features.shape[2])).reshape(valid.shape)
-        got = recommender.session.run(['score'], graph_inputs(candidates, h))[0]
+        got = run_graph(recommender.session, 'score', candidates, h)
         largest = max(largest, float(np.abs(got - expected)[valid].max()))
     return largest
 

@@ -20,7 +20,7 @@ import onnxruntime
 
 from .core import InputError, Run, read_json, sha256, stage, to_date, to_day, write_json
 from .retrieval import (CART, PURCHASE, USER_COLUMNS, VIEW, Histories, History, Retriever, RetrievalSettings, best_first,
-                                  graph_inputs, history_of)
+                                  history_of, run_graph)
 from .search import INDEX_FILES, Keywords, Search
 from .towers import Towers
 
@@ -246,7 +246,7 @@ class Recommender(Bundle):
         "The k best candidates by the ranker."
         if not 1 <= k <= self.settings.candidates: raise InputError(f"k = {k}: expected 1 to {self.settings.candidates}")
         candidates = self.candidates(history, exclude)
-        return best_first(candidates.ids, self.session.run(['score'], graph_inputs(candidates, history))[0], k)
+        return best_first(candidates.ids, run_graph(self.session, 'score', candidates, history), k)
 
     def similar_items(self,
         items: list,  # item_idx

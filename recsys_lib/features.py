@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TABLES', 'COMPARED', 'RECENCY_OF', 'snapshot_tables', 'look_up', 'source_features', 'trends', 'days_since',
            'affinities', 'repurchase_features', 'mean_of', 'habit_features', 'segment_features', 'visitor_features',
-           'agreement', 'Features', 'export_template', 'bind', 'save_graph', 'FeatureGraph', 'open_feature_graph']
+           'repeat_habit', 'agreement', 'Features', 'export_template', 'bind', 'save_graph', 'FeatureGraph',
+           'open_feature_graph']
 
 # %% ../nbs/50_features.ipynb #a21eb558
 import io, contextlib, logging, warnings
@@ -19,7 +20,7 @@ from onnx import numpy_helper
 
 from .core import Run, read_json, stage, to_date, write_json
 from .data import ITEM_ATTRIBUTES, open_dataset
-from .retrieval import PURCHASE, USER_COLUMNS, Candidates, History, graph_inputs
+from .retrieval import PURCHASE, USER_COLUMNS, Candidates, History, graph_inputs, run_graph
 from .sources import Snapshot, open_snapshot
 from .split import labels, open_plan
 
@@ -83,9 +84,14 @@ def repurchase_features(
     same,  # (B, C, N) 1 where the candidate is what was bought
     weight,  # (B, N)
     age,  # (B, N)
-):  # (B, C, 3)
-    "How often this very article was bought, decayed and plain, and how long ago."
-    return torch.stack([(same * weight[:, None]).sum(2), same.sum(2), days_since(same, age[:, None])], 2)
+    channel,  # (B, N)
+    seen,  # (B, N) 1 where there is an interaction
+):  # (B, C, 5)
+    "How often this very article was bought, decayed and plain, how long ago; whether the last time was online, and whether it was on the visitor's last day."
+    last = days_since(same, age[:, None])
+    newest = same * (age[:, None] == last[..., None]).float()
+    return torch.stack([(same * weight[:, None]).sum(2), same.sum(2), last, (newest * (channel == 2).float()[:, None]).amax(2),
+                        ((last >= 0) & (last == days_since(seen, age)[:, None])).float()], 2)
 
 # %% ../nbs/50_features.ipynb #a461807d
 def mean_of(
@@ -121,12 +127,22 @@ def segment_features(
     return torch.stack([distance, own], 2)
 
 def visitor_features(
-    seen, age, price, channel,  # (B, N)
+    item, seen, age, price, channel,  # (B, N)
     user,  # (B, 5)
-):  # (B, 9)
-    "What is the same for all candidates of a visitor: activity, habits, static attributes."
-    return torch.cat([seen.sum(1, keepdim=True), days_since(seen, age)[:, None], mean_of(price, seen), mean_of((channel == 2).float(), seen),
-                      torch.nan_to_num(user, nan=-1.)], 1)
+):  # (B, 11)
+    "What is the same for all candidates of a visitor: activity, size of the last basket, habits, static attributes."
+    last = days_since(seen, age)[:, None]
+    return torch.cat([seen.sum(1, keepdim=True), last, (seen * (age == last).float()).sum(1, keepdim=True), mean_of(price, seen),
+                      mean_of((channel == 2).float(), seen), repeat_habit(item, seen), torch.nan_to_num(user, nan=-1.)], 1)
+
+# %% ../nbs/50_features.ipynb #f8bfbfc6
+def repeat_habit(
+    item,  # (B, N)
+    seen,  # (B, N)
+):  # (B, 1)
+    "What share of the history is of articles that occur in it more than once."
+    times = ((item[:, :, None] == item[:, None]).float() * seen[:, None]).sum(2)
+    return mean_of((times > 1).float(), seen)
 
 # %% ../nbs/50_features.ipynb #c4cf54a3
 def agreement(
@@ -159,11 +175,11 @@ class Features(torch.nn.Module):
         weight = seen * torch.exp2(-age / self.half_life)
         stats, theirs, mine = look_up(self.item_stats, at), look_up(self.item_attributes, at), look_up(self.item_attributes, past)
         match = ((theirs[:, :, None] == mine[:, None]) & (theirs[:, :, None] >= 0)).float() * seen[:, None, :, None]
-        same = (candidates[:, :, None] == item[:, None]).float() * (kind == PURCHASE).float()[:, None]
+        same = (candidates[:, :, None] == item[:, None]).float() * (seen * (kind == PURCHASE).float())[:, None]
         column = lambda name: stats[:, :, self.statistics.index(name)]
-        visitor = visitor_features(seen, age, price, channel, user)[:, None].expand(-1, candidates.shape[1], -1)
+        visitor = visitor_features(item, seen, age, price, channel, user)[:, None].expand(-1, candidates.shape[1], -1)
         return torch.cat([source_features(scores), stats[:, :, :len(self.shown)], trends(stats[:, :, :len(self.windows)]),
-            affinities(match, weight, age, [self.attributes.index(a) for a in RECENCY_OF]), repurchase_features(same, weight, age), visitor,
+            affinities(match, weight, age, [self.attributes.index(a) for a in RECENCY_OF]), repurchase_features(same, weight, age, channel, seen), visitor,
             habit_features(column('price'), column('online'), seen, price, channel),
             segment_features(column('buyer_age'), look_up(self.segment_lift, at), user, self.age_edges),
             *(agreement(look_up(table, at), look_up(table, past), weight, seen) for table in (self.als_factors, self.content))], 2)
@@ -173,8 +189,8 @@ class Features(torch.nn.Module):
         "One name a feature, in order."
         return ([f'score_{s}' for s in self.sources] + [f'relative_{s}' for s in self.sources] + self.shown
                 + [f'trend_{a[6:]}_{b[6:]}' for a, b in zip(self.windows, self.windows[1:])] + [f'same_{a}' for a in self.attributes]
-                + [f'days_since_{a}' for a in RECENCY_OF] + ['bought_decayed', 'bought', 'days_since_bought']
-                + ['history', 'days_since_active', 'mean_price', 'online_habit', *USER_COLUMNS]
+                + [f'days_since_{a}' for a in RECENCY_OF] + ['bought_decayed', 'bought', 'days_since_bought', 'last_time_online', 'in_last_basket']
+                + ['history', 'days_since_active', 'last_basket', 'mean_price', 'online_habit', 'repeat_habit', *USER_COLUMNS]
                 + ['price_ratio', 'channel_distance', 'age_distance', 'segment_lift', 'factor_best', 'factor_mean', 'factor_last', 'content_best', 'content_mean', 'content_last'])
 
 # %% ../nbs/50_features.ipynb #aca7b79f
@@ -233,7 +249,7 @@ class FeatureGraph:
         self.names = self.session.get_modelmeta().custom_metadata_map['features'].split(',')
 
     def __call__(self, candidates: Candidates, history: History) -> np.ndarray:
-        return self.session.run(['features'], graph_inputs(candidates, history))[0]
+        return run_graph(self.session, 'features', candidates, history)
 
 # %% ../nbs/50_features.ipynb #d4fd175d
 def open_feature_graph(

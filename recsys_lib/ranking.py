@@ -76,7 +76,7 @@ def training_parts(
         candidates = retriever.candidates(history); hit = is_bought(candidates.ids, items[rows])
         use = np.flatnonzero(hit.any(1))[:max_customers - count['customers']]
         if len(use):
-            candidates = Candidates(candidates.ids[use], candidates.scores[use], candidates.proposed[use])
+            candidates = candidates[use]
             valid = candidates.ids >= 0
             np.save(folder / f'x_{n:04}.npy', graph(candidates, history[use])[valid])
             np.save(folder / f'y_{n:04}.npy', hit[use][valid].astype(np.uint8)); np.save(folder / f'group_{n:04}.npy', valid.sum(1).astype(np.int32))
