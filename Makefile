@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS = 1
 BIN   := .venv/bin
 SERVE := .venv-serving/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test serve lab bench bench-data bench-clip reports prepare clean distclean lock
+.PHONY: help run test serve lab bench bench-data bench-clip bench-batch reports prepare clean distclean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-10s", $$1, $$2; $$1=$$2=""; print}'
@@ -15,12 +15,11 @@ help: ## this list
 run: .venv/.exported ## [DATA=folder] [PROFILE=name] [SEED=n]: from raw files (or the synthetic twin) to bundle and reports
 	@exec $(BIN)/python dodo.py run
 
-test: .venv/.ready ## notebooks exported and clean, their own tests, the tiny profile end to end, pytest with coverage
+test: .venv/.ready ## notebooks exported and clean, the tiny profile end to end, each notebook's cells against the library, pytest with coverage
 	@$(BIN)/python dodo.py check
-	WANDB_MODE=disabled $(BIN)/nbdev_test --n_workers 2
 	@DATA= PROFILE=tiny SEED= WANDB_MODE=disabled $(BIN)/python dodo.py run
 	@DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_BUNDLE=$(CURDIR)/reports/runs/tiny-twin/bundle/current \
-	  $(BIN)/python -m pytest -q --cov --cov-report=term --cov-fail-under=80
+	  $(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=80
 
 serve: .venv-serving/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=8000]: answer from that run's bundle
 	@bundle="$(if $(BUNDLE),$(abspath $(BUNDLE)),$(CURDIR)/$$($(PYTHON) dodo.py folder)/bundle/current)"; \
@@ -38,6 +37,9 @@ bench-data: .venv/.exported ## [DATA=folder of CSV files]: the ingest at full si
 
 bench-clip: .venv/.exported ## [RUN=folder of a run]: images and texts a second by torch, ONNX and 8-bit ONNX
 	@$(BIN)/python bench/clip.py $(RUN)
+
+bench-batch: .venv/.exported ## [DATA=..] [PROFILE=..] or [BUNDLE=folder]: all customers by that run's bundle, beside implicit's ALS
+	@$(BIN)/python bench/batch.py $(if $(BUNDLE),$(BUNDLE),$$($(PYTHON) dodo.py folder)/bundle/current)
 
 reports: .venv/.exported ## render the reports of the reference run (demo, twin) into reports/
 	@DATA= PROFILE=demo SEED= $(BIN)/python dodo.py publish
