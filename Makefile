@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS = 1
 BIN   := .venv/bin
 SERVE := .venv-serving/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test serve lab bench bench-data bench-clip bench-batch reports prepare clean distclean lock
+.PHONY: help run test serve lab tune bench bench-data bench-clip bench-batch reports prepare clean distclean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-10s", $$1, $$2; $$1=$$2=""; print}'
@@ -28,6 +28,9 @@ serve: .venv-serving/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=
 
 lab: .venv/.exported ## JupyterLab on the notebooks
 	@cd nbs && exec ../$(BIN)/jupyter lab
+
+tune: .venv/.exported ## [DATA=..] [PROFILE=..] [TRIALS=20]: search the ranker's settings and write the best into the profile
+	@TRIALS='$(TRIALS)' $(BIN)/python dodo.py tune
 
 bench: .venv/.ready ## [DATA=..] [PROFILE=..]: time and peak memory of each stage of a run
 	@$(BIN)/python dodo.py bench

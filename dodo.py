@@ -22,6 +22,7 @@ AFTER = {
     '45_sources':    ['10_data', '20_split', '30_clip', '40_als'],
     '50_features':   ['45_sources'],
     '55_ranking':    ['10_data', '20_split', '45_sources', '50_features'],
+    '56_tuning':     ['20_split', '55_ranking'],  # searches nothing, unless `make tune` asks for it
     '60_evaluation': ['10_data', '20_split', '45_sources', '50_features', '55_ranking'],
     '65_cold':       ['10_data', '20_split', '30_clip', '40_als', '45_sources', '50_features', '55_ranking'],
     '70_bundle':     ['10_data', '20_split', '30_clip', '37_search', '45_sources', '50_features', '55_ranking', '60_evaluation'],  # whose metrics its manifest tells
@@ -419,6 +420,22 @@ def publish(pipeline):
         if pipeline.run_stage('90_report', publish_to=str(ROOT / 'reports')): sys.exit(1)
 
 
+def tune(pipeline):
+    "Search the ranker's settings, and write the best into the profile."
+    run(pipeline)
+    text = os.environ.get('TRIALS') or '20'
+    if not text.isdigit(): raise Mistake(f"TRIALS={text}: expected a whole number")
+    base = {k: v for k, v in pipeline.chosen.get('55_ranking', {}).items() if k in pipeline.declared['56_tuning']}
+    with alone(pipeline.folder):
+        if pipeline.run_stage('56_tuning', trials=int(text), **base): sys.exit(1)
+    best = read(pipeline.folder / 'records/56_tuning.json')['tables']['best'][0]
+    path = ROOT / 'nbs/params' / f'{pipeline.profile}.yaml'
+    values = ', '.join(f'{k}: {v}' for k, v in (pipeline.chosen['55_ranking'] | best).items())
+    new, n = re.subn(r'^55_ranking:.*$', f'55_ranking: {{{values}}}', path.read_text(), flags=re.M)
+    if not n: raise Mistake(f"{shown(path)}: expected a line `55_ranking: {{...}}` to put these settings into: {values}")
+    path.write_text(new); print(f"{shown(path)}: 55_ranking: {{{values}}}; `make run` trains with it")
+
+
 def bench(pipeline):
     "Time and peak memory of each stage, as its record has them."
     records = [r for r in map(read, sorted((pipeline.folder / 'records').glob('*.json'))) if r]
@@ -454,7 +471,7 @@ def check(pipeline):
     print(f"{len(after)} notebooks and modules are exported and clean")
 
 
-COMMANDS = {f.__name__: f for f in (run, publish, bench, folder, clean, check)}
+COMMANDS = {f.__name__: f for f in (run, publish, tune, bench, folder, clean, check)}
 
 if __name__ == '__main__':
     command = COMMANDS.get(sys.argv[1] if len(sys.argv) == 2 else '')

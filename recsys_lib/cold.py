@@ -91,7 +91,7 @@ def settings_of(
 ) -> RankerSettings:
     "What a ranker was trained with. It may have become as many trees as it was allowed, so that many are allowed again, and more."
     p = booster.params
-    return RankerSettings(2 * booster.num_trees() + 30, p['learning_rate'], p['num_leaves'], p['min_data_in_leaf'], p['feature_fraction'], truncation=p['lambdarank_truncation_level'])
+    return RankerSettings(2 * booster.num_trees() + 30, p['learning_rate'], p['num_leaves'], p['min_data_in_leaf'], p['feature_fraction'], p['lambda_l2'], truncation=p['lambdarank_truncation_level'])
 
 # %% ../nbs/65_cold.ipynb #801e48df
 def without_sources(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RISING', 'NAMING', 'is_bought', 'newcomers_that_sell', 'uncounted', 'training_parts', 'lightgbm_dataset', 'rising',
-           'naming', 'RankerSettings', 'float32_thresholds', 'train_ranker', 'progress', 'trees_to_onnx', 'join_ranker',
-           'booster_width', 'rank', 'open_ranker']
+           'naming', 'RankerSettings', 'float32_thresholds', 'train_ranker', 'held_out', 'progress', 'trees_to_onnx',
+           'join_ranker', 'booster_width', 'rank', 'open_ranker']
 
 # %% ../nbs/55_ranking.ipynb #1ff0f42b
 from dataclasses import asdict, dataclass
@@ -88,12 +88,13 @@ def training_parts(
 def lightgbm_dataset(
     folders: list,  # of `training_parts`
     names: list,  # of the features
+    **params,  # of LightGBM, that count when it bins
 ) -> lightgbm.Dataset:
     "All parts of some periods; the features stay on disk until LightGBM has binned them."
     read = lambda kind: [np.load(p, mmap_mode='r' if kind == 'x' else None) for f in folders for p in sorted(Path(f).glob(f'{kind}_*.npy'))]
     x = read('x')
     if not x: raise InputError(f"{', '.join(map(str, folders))}: no customer with a purchase among the candidates; there is nothing to learn from")
-    return lightgbm.Dataset(x, label=np.concatenate(read('y')), group=np.concatenate(read('group')), feature_name=list(names), free_raw_data=True)
+    return lightgbm.Dataset(x, label=np.concatenate(read('y')), group=np.concatenate(read('group')), feature_name=list(names), free_raw_data=True, params=params)
 
 # %% ../nbs/55_ranking.ipynb #eb7087b8
 RISING = ('score_', 'relative_', 'sales_', 'bought')  # features that can only speak for an article, by how their names begin
@@ -122,6 +123,7 @@ class RankerSettings:
     leaves: int = 63
     min_leaf: int = 100  # rows in a leaf
     feature_fraction: float = .7
+    lambda_l2: float = 0.  # regularisation of a leaf's value
     patience: int = 30  # trees without improvement before stopping
     truncation: int = 20  # LambdaRank looks at pairs of which one is among the first so many
 
@@ -133,7 +135,7 @@ class RankerSettings:
         "LightGBM's own parameters."
         allowed = {'interaction_constraints': [[i for i, n in enumerate(names) if n not in without]]} if len(without) else {}  # what is in no group is never split on
         return dict(**allowed, objective='lambdarank', metric='ndcg', eval_at=[12], learning_rate=self.learning_rate, num_leaves=self.leaves,
-                    min_data_in_leaf=self.min_leaf, feature_fraction=self.feature_fraction, lambdarank_truncation_level=self.truncation,
+                    min_data_in_leaf=self.min_leaf, feature_fraction=self.feature_fraction, lambda_l2=self.lambda_l2, lambdarank_truncation_level=self.truncation,
                     monotone_constraints=rising(names), use_missing=False, deterministic=True, force_row_wise=True, seed=seed, verbose=-1)
 
 # %% ../nbs/55_ranking.ipynb #cb675f70
@@ -164,7 +166,7 @@ def train_ranker(
     curves, (chosen, trees) = {}, ('none that name the article', settings.trees)
     if len(folders) > 1:
         train = lightgbm_dataset(folders[:-1], names)
-        valid, best = train.create_valid(*_held_out(folders[-1])), -1.
+        valid, best = train.create_valid(*held_out(folders[-1])), -1.
         for name, p in params.items():
             first = lightgbm.train(p, train, settings.trees, valid_sets=[valid], valid_names=['valid'], callbacks=[
                 lightgbm.early_stopping(settings.patience, verbose=False), lightgbm.record_evaluation(evals := {}), progress(settings.trees)])
@@ -174,7 +176,7 @@ def train_ranker(
     return float32_thresholds(booster), dict(ndcg=curves, trees=int(trees), chosen=chosen)
 
 # %% ../nbs/55_ranking.ipynb #5a36fddf
-def _held_out(folder):
+def held_out(folder):
     "Arguments of `Dataset.create_valid` for the parts of a period."
     read = lambda kind: np.concatenate([np.load(p) for p in sorted(Path(folder).glob(f'{kind}_*.npy'))])
     return read('x'), read('y'), None, read('group')
