@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PURCHASE', 'VIEW', 'CART', 'KIND_WEIGHT', 'USER_COLUMNS', 'SIMILAR_BY', 'History', 'history_of', 'Histories', 'Tally',
            'Popularity', 'CategoryPopularity', 'Repurchase', 'Neighbours', 'fold_in', 'Factorisation',
-           'RetrievalSettings', 'union', 'Candidates', 'best_first', 'graph_inputs', 'Retriever', 'random_arrays',
-           'random_history', 'check_contract']
+           'RetrievalSettings', 'union', 'Candidates', 'best_first', 'graph_inputs', 'among', 'fill_up', 'Retriever',
+           'random_arrays', 'random_history', 'check_contract']
 
 # %% ../nbs/35_retrieval.ipynb #2a186d4b
 from dataclasses import dataclass, field, replace
@@ -289,7 +289,7 @@ class Candidates:
     "What goes to the ranker, for a batch."
     ids: np.ndarray  # (B, C) int32 item_idx, padded with -1, no duplicates
     scores: np.ndarray  # (B, C, S) float32: what each source says of each candidate; 0 for nothing
-    proposed: np.ndarray  # (B, C) uint32: bit s is set if source s proposed it
+    proposed: np.ndarray  # (B, C) uint32: bit s is set if source s proposed it; 0 for one that only fills the list up
 
 # %% ../nbs/35_retrieval.ipynb #19acb704
 def best_first(
@@ -312,6 +312,40 @@ def graph_inputs(
     "The inputs of the exported graphs for a batch."
     return dict(candidates=candidates.ids.astype(np.int64), scores=candidates.scores, item=history.item.astype(np.int64), age=history.age,
                 price=history.price, channel=history.channel.astype(np.int64), kind=history.kind.astype(np.int64), user=history.user)
+
+# %% ../nbs/35_retrieval.ipynb #56d46839
+def among(
+    source,  # any
+    state,  # what it read of B histories
+    k: int,
+    allowed: np.ndarray,  # (B, items) bool
+) -> np.ndarray:  # (B, k) int32 ids, best first, padded with -1
+    "The first k proposals of a source that are allowed."
+    depth, most = 4 * k, allowed.shape[1]
+    while True:
+        ids, scores = source.propose(state, min(depth, most))
+        good = (ids >= 0) & np.take_along_axis(allowed, np.maximum(ids, 0), 1)
+        # of equal scores the depth decides which come last, so what is not above the last one does not count: the answer must not depend on the depth
+        enough = (good & (scores > scores[:, -1:])).sum(1) >= k
+        if depth >= most or (enough | (ids[:, -1] < 0)).all(): break
+        depth *= 8
+    order = np.lexsort((ids, -scores, ~good))[:, :k]
+    ids = np.where(np.take_along_axis(good, order, 1), np.take_along_axis(ids, order, 1), -1)
+    return np.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
+
+# %% ../nbs/35_retrieval.ipynb #ee59945c
+def fill_up(
+    ids: np.ndarray,  # (B, C) int32 candidates, padded with -1 at the end
+    order: np.ndarray,  # (items,) all articles, in the order in which they fill
+    allowed: np.ndarray,  # (B, items) bool
+) -> np.ndarray:  # (B, C) int32
+    "Put allowed articles, in a given order, where candidates are missing."
+    ids = ids.copy()
+    for b in np.flatnonzero((ids < 0).any(1)):
+        free = allowed[b].copy(); free[ids[b][ids[b] >= 0]] = False
+        hole = np.flatnonzero(ids[b] < 0); more = order[free[order]][:len(hole)]
+        ids[b, hole[:len(more)]] = more
+    return ids
 
 # %% ../nbs/35_retrieval.ipynb #6dc5b22d
 SIMILAR_BY = dict(look=('content', 'variants'), behaviour=('category', 'copurchase', 'als'))  # which sources say what is like an article
@@ -338,18 +372,31 @@ class Retriever:
         unknown = set(s.quota) - set(make)
         if unknown: raise InputError(f"quota: unknown source {sorted(unknown)[0]!r}; known are {', '.join(make)}")
         self.sources = {name: make[name]() for name in s.quota}
+        self.sells, expected = a['popularity_score'][0], a['expected_sales']
+        self.by_sales = np.lexsort((-expected, -self.sells)).astype(np.int32)
 
     def candidates(self,
         history: History,  # B visitors
         exclude: 'np.ndarray | None' = None,  # (B, E) int32 articles that must not be proposed, padded with -1
+        allowed: 'np.ndarray | None' = None,  # (items,) or (B, items) bool: only these; lists are filled up among them
     ) -> Candidates:
         "The union of all proposals, scored by every source."
         read = {name: source.read(history) for name, source in self.sources.items()}
+        if allowed is not None: return self.within(history, read, exclude, allowed)
         proposals = [self.sources[name].propose(read[name], k)[0] for name, k in self.settings.quota.items()]
         if exclude is not None:
             proposals = [np.where((p[:, :, None] == exclude[:, None, :]).any(2), -1, p) for p in proposals]
         ids, proposed = union(proposals, self.settings.candidates)
         return Candidates(ids, np.stack([s.score(read[n], ids) for n, s in self.sources.items()], 2).astype(np.float32), proposed)
+
+    def within(self, history, read, exclude, allowed) -> Candidates:
+        "Candidates among what is allowed. What sells there and no source had listed is the popularity source's proposal."
+        allowed = np.broadcast_to(allowed, (len(history), self.n_items)).copy()
+        if exclude is not None: row, column = np.nonzero((exclude >= 0) & (exclude < self.n_items)); allowed[row, exclude[row, column]] = False
+        ids, proposed = union([among(self.sources[n], read[n], k, allowed) for n, k in self.settings.quota.items()], self.settings.candidates)
+        full = fill_up(ids, self.by_sales, allowed); bit = np.uint32('popularity' in self.sources and 1 << list(self.sources).index('popularity'))
+        proposed = np.where((ids < 0) & (full >= 0) & (self.sells[full] > 0), bit, proposed)
+        return Candidates(full, np.stack([s.score(read[n], full) for n, s in self.sources.items()], 2).astype(np.float32), proposed)
 
     def similar(self,
         items: np.ndarray,  # (B,) item_idx
@@ -417,3 +464,9 @@ def check_contract(
     assert all(len(set(r[r >= 0])) == (r >= 0).sum() for r in whole.ids)
     some = whole.ids[:, :3]; without = retriever.candidates(history, exclude=some).ids
     assert not (without[:, :, None] == np.where(some >= 0, some, -2)[:, None, :]).any(), 'exclude'
+    few = np.random.default_rng(0).random((len(history), retriever.n_items)) < np.linspace(0, 1, len(history))[:, None]
+    within = retriever.candidates(history, some, few); single = [retriever.candidates(history[[b]], some[[b]], few[[b]]) for b in range(len(history))]
+    for f in ('ids', 'scores', 'proposed'): assert np.array_equal(getattr(within, f), np.concatenate([getattr(s, f) for s in single])), f
+    for ids, not_these, mask in zip(within.ids, some, few):
+        mask = mask & ~np.isin(np.arange(len(mask)), not_these); found = ids[ids >= 0]
+        assert mask[found].all() and len(set(found)) == len(found) == min(mask.sum(), within.ids.shape[1]), 'allowed'
