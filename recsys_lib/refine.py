@@ -34,7 +34,7 @@ class Catalogue:
         "The codes that go by some names. Raises `InputError` that lists the names there are."
         names = self.names.get(attribute, []); folded = [n.casefold() for n in names]; found = []
         for w in [wanted] if isinstance(wanted, (str, int, np.integer)) else wanted:
-            hits = [c for c, n in enumerate(folded) if n == w.casefold()] if isinstance(w, str) else [int(w)] if 0 <= w < len(names) else []
+            hits = [c for c, n in enumerate(folded) if n and n == w.casefold()] if isinstance(w, str) else [int(w)] if 0 <= w < len(names) else []
             if not hits: raise InputError(f"{attribute} {w!r}: expected {listing(names, str(w))}")
             found += hits
         return np.unique(found)
