@@ -24,6 +24,7 @@ AFTER = {
     '55_ranking':    ['10_data', '20_split', '45_sources', '50_features'],
     '60_evaluation': ['10_data', '20_split', '45_sources', '50_features', '55_ranking'],
     '65_cold':       ['10_data', '20_split', '30_clip', '40_als', '45_sources', '50_features', '55_ranking'],
+    '67_diversity':  ['10_data', '20_split', '30_clip', '45_sources', '50_features', '55_ranking', '60_evaluation'],
     '70_bundle':     ['10_data', '20_split', '30_clip', '37_search', '45_sources', '50_features', '55_ranking', '60_evaluation'],  # whose metrics its manifest tells
     '75_acceptance': ['60_evaluation', '70_bundle'],
     '90_report':     [...],                 # all of the others, and their executed notebooks
