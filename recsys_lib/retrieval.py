@@ -328,8 +328,10 @@ def among(
         # of equal scores the depth decides which come last, so what is not above the last one does not count: the answer must not depend on the depth
         enough = (good & (scores > scores[:, -1:])).sum(1) >= k
         if depth >= most or (enough | (ids[:, -1] < 0)).all(): break
-        depth *= 8
-    order = np.lexsort((ids, -scores, ~good))[:, :k]
+        depth = 32 * k if depth == 4 * k else most
+    front = np.argsort(~good, 1, kind='stable')[:, :4 * k]
+    ids, scores, good = (np.take_along_axis(a, front, 1) for a in (ids, scores, good))
+    order = np.lexsort((ids, -scores, ~good))[:, :k]  # Faiss leaves the order of equal scores open
     ids = np.where(np.take_along_axis(good, order, 1), np.take_along_axis(ids, order, 1), -1)
     return np.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
 
