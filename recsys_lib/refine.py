@@ -126,10 +126,9 @@ def in_cart(
 def just_viewed(
     history: History,  # B visitors
 ) -> np.ndarray:  # (B, N) int32 item_idx, -1 for other interactions
-    "What was viewed on the day of the last event, and was never bought."
+    "What was viewed today, and was never bought."
     bought = ((history.item[:, :, None] == history.item[:, None]) & (history.kind == PURCHASE)[:, None]).any(2)
-    today = history.age <= np.where(history.item >= 0, history.age, np.inf).min(1, keepdims=True)
-    return np.where((history.kind == VIEW) & today & ~bought, history.item, -1)
+    return np.where((history.kind == VIEW) & (history.age < 1) & ~bought, history.item, -1)
 
 # %% ../nbs/38_refine.ipynb #df0509c2
 def allowed_articles(

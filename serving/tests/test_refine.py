@@ -105,7 +105,7 @@ def test_what_was_viewed_stands_back(client, recommender, visitors):
     assert all(len(set(again[:n]) & set(dict(best))) <= n // 4 for n in range(1, 13)) and again
     assert shown or set(again) & set(dict(best))
     yesterday = [dict(e, date=to_date(recommender.asof - 1)) for e in look] + [dict(article_id=recommender.article_ids[0], kind='view')]
-    assert just_viewed(recommender.visitors([yesterday])).max() == 0  # only what was viewed on the last day
+    assert just_viewed(recommender.visitors([yesterday])).max() == 0  # only what was viewed today
 
 
 # -- reasons
