@@ -25,6 +25,7 @@ AFTER = {
     '56_tuning':     ['20_split', '55_ranking'],  # searches nothing, unless `make tune` asks for it
     '60_evaluation': ['10_data', '20_split', '45_sources', '50_features', '55_ranking'],
     '65_cold':       ['10_data', '20_split', '30_clip', '40_als', '45_sources', '50_features', '55_ranking'],
+    '67_diversity':  ['10_data', '20_split', '30_clip', '45_sources', '50_features', '55_ranking', '60_evaluation'],
     '70_bundle':     ['10_data', '20_split', '30_clip', '37_search', '45_sources', '50_features', '55_ranking', '60_evaluation'],  # whose metrics its manifest tells
     '72_batch':      ['10_data', '20_split', '45_sources', '50_features', '55_ranking', '70_bundle'],
     '75_acceptance': ['60_evaluation', '70_bundle'],

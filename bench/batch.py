@@ -11,12 +11,12 @@ import numpy as np
 
 def steps(recommender, users, chunk=512):
     "Processor time of one customer by step, ms."
-    from recsys_lib.retrieval import graph_inputs, run_graph
+    from recsys_lib.retrieval import run_graph
     took = dict(candidates=0., ranker=0.)
     for some in np.split(users, range(chunk, len(users), chunk)):
         history = recommender.histories.batch(some, recommender.asof, recommender.settings.history)
         start = time.process_time(); found = recommender.candidates(history); took['candidates'] += time.process_time() - start
-        start = time.process_time(); run_graph(recommender.session, 'score', found, history); took['ranker'] += time.process_time() - start
+        start = time.process_time(); run_graph(recommender.session, ['score'], found, history); took['ranker'] += time.process_time() - start
     return {name: 1000 * t / len(users) for name, t in took.items()}
 
 

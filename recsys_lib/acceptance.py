@@ -44,7 +44,7 @@ def score_difference(
     for h in (history[slice(i, i + 256)] for i in range(0, len(history), 256)):
         candidates = recommender.candidates(h); valid = candidates.ids >= 0; features = graph(candidates, h)
         expected = booster.predict(features.reshape(-1, features.shape[2])).reshape(valid.shape)
-        got = run_graph(recommender.session, 'score', candidates, h)
+        got = run_graph(recommender.session, ['score'], candidates, h)[0]
         largest = max(largest, float(np.abs(got - expected)[valid].max()))
     return largest
 

@@ -92,7 +92,7 @@ def price_of_quality(
             retriever = replace(snapshot, settings=replace(snapshot.settings, retrieval=replace(snapshot.settings.retrieval, candidates=c))).retriever()
             start, ids = time.process_time(), []
             for h in (history[slice(i, i + chunk)] for i in range(0, len(history), chunk)):
-                found = retriever.candidates(h); ids.append(best_first(found.ids, run_graph(session, 'score', found, h), 12)[0])
+                found = retriever.candidates(h); ids.append(best_first(found.ids, run_graph(session, ['score'], found, h)[0], 12)[0])
             rows.append({'candidates': c, 'trees': t, 'MAP@12': float(average_precision(np.concatenate(ids), truth).mean()), 'ms': 1000 * (time.process_time() - start) / len(history)})
     return rows
 

@@ -249,7 +249,7 @@ class FeatureGraph:
         self.names = self.session.get_modelmeta().custom_metadata_map['features'].split(',')
 
     def __call__(self, candidates: Candidates, history: History) -> np.ndarray:
-        return run_graph(self.session, 'features', candidates, history)
+        return run_graph(self.session, ['features'], candidates, history)[0]
 
 # %% ../nbs/50_features.ipynb #d4fd175d
 def open_feature_graph(

@@ -210,7 +210,7 @@ def trees_to_onnx(
 def join_ranker(
     features: onnx.ModelProto,  # the bound feature graph
     trees: onnx.ModelProto,  # of `trees_to_onnx`
-) -> onnx.ModelProto:  # inputs of the feature graph; output 'score' (B, C) float32
+) -> onnx.ModelProto:  # inputs of the feature graph; outputs 'score' (B, C) float32, and 'features' for who asks why
     "Features and trees as one graph."
     model = onnx.ModelProto(); model.CopyFrom(features)
     trees = onnx.compose.add_prefix(trees, 'trees_')
@@ -223,8 +223,7 @@ def join_ranker(
     model.graph.node.extend(trees.graph.node); model.graph.initializer.extend(trees.graph.initializer)
     model.graph.node.append(helper.make_node('Shape', ['candidates'], ['batch_by_candidates']))
     model.graph.node.append(helper.make_node('Reshape', ['trees_score', 'batch_by_candidates'], ['score']))
-    del model.graph.output[:]
-    model.graph.output.append(helper.make_tensor_value_info('score', TensorProto.FLOAT, ['batch', 'candidates']))
+    model.graph.output.insert(0, helper.make_tensor_value_info('score', TensorProto.FLOAT, ['batch', 'candidates']))
     onnx.checker.check_model(model)
     return model
 

@@ -6,7 +6,7 @@
 __all__ = ['PURCHASE', 'VIEW', 'CART', 'KIND_WEIGHT', 'USER_COLUMNS', 'WIDTHS', 'SIMILAR_BY', 'History', 'history_of',
            'Histories', 'Tally', 'Popularity', 'ChannelPopularity', 'CategoryPopularity', 'Repurchase', 'Neighbours',
            'fold_in', 'Factorisation', 'RetrievalSettings', 'union', 'Candidates', 'best_first', 'graph_inputs',
-           'run_graph', 'Retriever', 'random_arrays', 'random_history', 'check_contract']
+           'among', 'fill_up', 'run_graph', 'Retriever', 'random_arrays', 'random_history', 'check_contract']
 
 # %% ../nbs/35_retrieval.ipynb #2a186d4b
 from dataclasses import dataclass, field, replace
@@ -308,7 +308,7 @@ class Candidates:
     "What goes to the ranker, for a batch."
     ids: np.ndarray  # (B, C) int32 item_idx, padded with -1, no duplicates
     scores: np.ndarray  # (B, C, S) float32: what each source says of each candidate; 0 for nothing
-    proposed: np.ndarray  # (B, C) uint32: bit s is set if source s proposed it
+    proposed: np.ndarray  # (B, C) uint32: bit s is set if source s proposed it; 0 for one that only fills the list up
 
     def __len__(self): return len(self.ids)
 
@@ -336,29 +336,67 @@ def graph_inputs(
     return dict(candidates=candidates.ids.astype(np.int64), scores=candidates.scores, item=history.item.astype(np.int64), age=history.age,
                 price=history.price, channel=history.channel.astype(np.int64), kind=history.kind.astype(np.int64), user=history.user)
 
+# %% ../nbs/35_retrieval.ipynb #56d46839
+def among(
+    source,  # any
+    state,  # what it read of B histories
+    k: int,
+    allowed: np.ndarray,  # (B, items) bool
+) -> np.ndarray:  # (B, k) int32 ids, best first, padded with -1
+    "The first k proposals of a source that are allowed."
+    depth, most = 4 * k, allowed.shape[1]
+    while True:
+        ids, scores = source.propose(state, min(depth, most))
+        good = (ids >= 0) & np.take_along_axis(allowed, np.maximum(ids, 0), 1)
+        # of equal scores the depth decides which come last, so what is not above the last one does not count: the answer must not depend on the depth
+        enough = (good & (scores > scores[:, -1:])).sum(1) >= k
+        if depth >= most or (enough | (ids[:, -1] < 0)).all(): break
+        depth = 32 * k if depth == 4 * k else most
+    front = np.argsort(~good, 1, kind='stable')[:, :4 * k]
+    ids, scores, good = (np.take_along_axis(a, front, 1) for a in (ids, scores, good))
+    order = np.lexsort((ids, -scores, ~good))[:, :k]  # Faiss leaves the order of equal scores open
+    ids = np.where(np.take_along_axis(good, order, 1), np.take_along_axis(ids, order, 1), -1)
+    return np.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
+
+# %% ../nbs/35_retrieval.ipynb #ee59945c
+def fill_up(
+    ids: np.ndarray,  # (B, C) int32 candidates, padded with -1 at the end
+    order: np.ndarray,  # (items,) all articles, in the order in which they fill
+    allowed: np.ndarray,  # (B, items) bool
+) -> np.ndarray:  # (B, C) int32
+    "Put allowed articles, in a given order, where candidates are missing."
+    ids = ids.copy()
+    for b in np.flatnonzero((ids < 0).any(1)):
+        free = allowed[b].copy(); free[ids[b][ids[b] >= 0]] = False
+        hole = np.flatnonzero(ids[b] < 0); more = order[free[order]][:len(hole)]
+        ids[b, hole[:len(more)]] = more
+    return ids
+
 # %% ../nbs/35_retrieval.ipynb #10f5be08
 WIDTHS = (4, 8, 16)  # a history that is longer than the last of them stays as wide as it is
 
 def run_graph(
     session,  # onnxruntime.InferenceSession of an exported graph
-    output: str,  # 'features' or 'score'
+    outputs: list,  # of 'features' and 'score'
     candidates: Candidates,  # (B, C)
     history: History,  # (B, N)
-) -> np.ndarray:  # (B, C, ...)
+) -> list:  # of (B, C, ...), one an output
     "What an exported graph says of a batch, each visitor at the width of their own history."
     room = history.item.shape[1]; widths = np.array([w for w in WIDTHS if w < room] + [room])
     of = np.searchsorted(widths, (history.item >= 0).sum(1)); used = np.unique(of)
-    run = lambda c, h: session.run([output], graph_inputs(c, h))[0]
+    run = lambda c, h: session.run(outputs, graph_inputs(c, h))
     if len(used) <= 1: return run(candidates, history.cut(widths[used[0]]) if len(used) else history)
-    parts = [(rows := np.flatnonzero(of == w), run(candidates[rows], history[rows].cut(widths[w]))) for w in used]
-    out = np.empty((len(candidates), *parts[0][1].shape[1:]), parts[0][1].dtype)
-    for rows, part in parts: out[rows] = part
+    parts = [(np.flatnonzero(of == w), widths[w]) for w in used]; said = [run(candidates[rows], history[rows].cut(width)) for rows, width in parts]
+    out = [np.empty((len(candidates), *first.shape[1:]), first.dtype) for first in said[0]]
+    for (rows, _), arrays in zip(parts, said):
+        for whole, part in zip(out, arrays): whole[rows] = part
     return out
 
-# %% ../nbs/35_retrieval.ipynb #6dc5b22d
+# %% ../nbs/35_retrieval.ipynb #fc787fb1
 SIMILAR_BY = dict(look=('content', 'variants'), behaviour=('category', 'copurchase', 'als'))  # which sources say what is like an article
 SIMILAR_BY['both'] = SIMILAR_BY['look'] + SIMILAR_BY['behaviour']
 
+# %% ../nbs/35_retrieval.ipynb #6dc5b22d
 class Retriever:
     "All sources over the arrays of one snapshot. Thread-safe: nothing is written after construction."
     def __init__(self,
@@ -383,18 +421,31 @@ class Retriever:
         unknown = set(s.quota) - set(make)
         if unknown: raise InputError(f"quota: unknown source {sorted(unknown)[0]!r}; known are {', '.join(make)}")
         self.sources = {name: make[name]() for name in s.quota}
+        self.sells, expected = a['popularity_score'][0], a['expected_sales']
+        self.by_sales = np.lexsort((-expected, -self.sells)).astype(np.int32)
 
     def candidates(self,
         history: History,  # B visitors
         exclude: 'np.ndarray | None' = None,  # (B, E) int32 articles that must not be proposed, padded with -1
+        allowed: 'np.ndarray | None' = None,  # (items,) or (B, items) bool: only these; lists are filled up among them
     ) -> Candidates:
         "The union of all proposals, scored by every source."
         read = {name: source.read(history) for name, source in self.sources.items()}
+        if allowed is not None: return self.within(history, read, exclude, allowed)
         proposals = [self.sources[name].propose(read[name], k)[0] for name, k in self.settings.quota.items()]
         if exclude is not None:
             proposals = [np.where((p[:, :, None] == exclude[:, None, :]).any(2), -1, p) for p in proposals]
         ids, proposed = union(proposals, self.settings.candidates)
         return Candidates(ids, np.stack([s.score(read[n], ids) for n, s in self.sources.items()], 2).astype(np.float32), proposed)
+
+    def within(self, history, read, exclude, allowed) -> Candidates:
+        "Candidates among what is allowed. What sells there and no source had listed is the popularity source's proposal."
+        allowed = np.broadcast_to(allowed, (len(history), self.n_items)).copy()
+        if exclude is not None: row, column = np.nonzero((exclude >= 0) & (exclude < self.n_items)); allowed[row, exclude[row, column]] = False
+        ids, proposed = union([among(self.sources[n], read[n], k, allowed) for n, k in self.settings.quota.items()], self.settings.candidates)
+        full = fill_up(ids, self.by_sales, allowed); bit = np.uint32('popularity' in self.sources and 1 << list(self.sources).index('popularity'))
+        proposed = np.where((ids < 0) & (full >= 0) & (self.sells[full] > 0), bit, proposed)
+        return Candidates(full, np.stack([s.score(read[n], full) for n, s in self.sources.items()], 2).astype(np.float32), proposed)
 
     def similar(self,
         items: np.ndarray,  # (B,) item_idx
@@ -465,3 +516,9 @@ def check_contract(
     assert all(len(set(r[r >= 0])) == (r >= 0).sum() for r in whole.ids)
     some = whole.ids[:, :3]; without = retriever.candidates(history, exclude=some).ids
     assert not (without[:, :, None] == np.where(some >= 0, some, -2)[:, None, :]).any(), 'exclude'
+    few = np.random.default_rng(0).random((len(history), retriever.n_items)) < np.linspace(0, 1, len(history))[:, None]
+    within = retriever.candidates(history, some, few); single = [retriever.candidates(history[[b]], some[[b]], few[[b]]) for b in range(len(history))]
+    for f in ('ids', 'scores', 'proposed'): assert np.array_equal(getattr(within, f), np.concatenate([getattr(s, f) for s in single])), f
+    for ids, not_these, mask in zip(within.ids, some, few):
+        mask = mask & ~np.isin(np.arange(len(mask)), not_these); found = ids[ids >= 0]
+        assert mask[found].all() and len(set(found)) == len(found) == min(mask.sum(), within.ids.shape[1]), 'allowed'

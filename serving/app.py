@@ -8,6 +8,7 @@ from recsys_lib.bundle import Recommender
 from recsys_lib.core import InputError
 
 from . import problems, recommendations, search
+from .stock import Stock
 
 
 def create_app(test_config=None):
@@ -16,6 +17,7 @@ def create_app(test_config=None):
     app.request_class = search.UploadRequest
     app.config.from_mapping(
         BUNDLE=os.environ.get('LOOKBOOK_BUNDLE', ''),  # folder of a bundle version, or a link to one
+        STOCK=os.environ.get('LOOKBOOK_STOCK', ''),  # file with the ids of the articles in stock, one a line; '' for none
         MAX_CONTENT_LENGTH=256 * 1024,  # bytes of a request's body
         MAX_ITEMS=500,  # things that a visitor did, in one request
         MAX_IMAGE_BYTES=8 * 1024 * 1024,  # bytes of a request's body that brings an image
@@ -26,6 +28,7 @@ def create_app(test_config=None):
     app.url_map.merge_slashes = False  # would answer with a redirect, in HTML
     problems.init_app(app)
     app.extensions['recommender'] = open_recommender(app.config['BUNDLE'])
+    app.extensions['stock'] = Stock(app.config['STOCK'], app.extensions['recommender'])
     app.register_blueprint(recommendations.bp)
     app.register_blueprint(search.bp)
     app.add_url_rule('/healthz', view_func=healthz)

@@ -50,17 +50,20 @@ def expected(found, model):
     "What was expected, from an error of pydantic's: what the model says of the field, or else pydantic."
     *above, last = found['loc'] or [None]
     for part in above:  # down to the model that the field is of
-        if isinstance(part, str): model, = get_args(model.model_fields[part].annotation)
+        if not isinstance(part, str): continue
+        field = model.model_fields[part]; inner = [m for m in (field.annotation, *get_args(field.annotation)) if isinstance(m, type) and issubclass(m, BaseModel)]
+        if not inner: return field.description or found['msg']
+        model, = inner
     fields = model.model_fields
     if found['type'] == 'extra_forbidden': return f"one of {', '.join(fields)}" if fields else 'no parameters'
     return last in fields and fields[last].description or found['msg'].removeprefix('Input should be ')
 
 
-def query():
-    "The parameters after the question mark. Raises `Refused` if one is given twice."
+def query(several=()):
+    "The parameters after the question mark, a text each; lines for one that may be given several times. Raises `Refused` if another one is."
     for parameter, values in request.args.lists():
-        if len(values) > 1: raise Refused(422, error('query', parameter, f'one value, got {len(values)}'))
-    return request.args.to_dict()
+        if len(values) > 1 and parameter not in several: raise Refused(422, error('query', parameter, f'one value, got {len(values)}'))
+    return {parameter: '\n'.join(values) for parameter, values in request.args.lists()}
 
 
 def body():
