@@ -4,7 +4,7 @@ The folder holds the questions that `recsys_lib.peers.export_question` wrote: `t
 of its own, so that a slow one can be ended and its memory is given back. A trial leaves one line in `trials/<peer>.jsonl`; started again, what is there is not done again. The settings
 of trial n depend on the lines before it and on nothing else, so a run that was interrupted draws what it would have drawn.
 """
-import argparse, hashlib, json, subprocess, sys, time
+import argparse, hashlib, json, re, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ GIVE_UP = 3  # trials in a row without an answer, after which a peer is left alo
 
 def slug(name):
     "A peer's name as a file's."
-    return ''.join(c if c.isalnum() else '-' for c in name.lower()).strip('-').replace('--', '-')
+    return '-'.join(re.findall('[a-z0-9]+', name.lower()))
 
 
 def drawn(value, rng):
@@ -37,7 +37,7 @@ def proposal(name, done):
     rng = np.random.default_rng([n, *name.encode()]); new = {key: drawn(value, rng) for key, value in ranges.items()}
     good = [t for t in done if t['map'] is not None]
     if n <= 6 or n % 2 or not good: return new
-    keep = rng.random(len(new)) < .6
+    keep = rng.random(len(new)) < .6; keep[rng.integers(len(new))] = False
     return {key: max(good, key=lambda t: t['map'])['settings'][key] if k else value for k, (key, value) in zip(keep, new.items())}
 
 
@@ -59,8 +59,9 @@ def in_a_process(folder, name, settings, to, limit):
 def trials_of(folder, name):
     "The lines that are there, of the questions as they are now."
     path, asked = folder / 'trials' / f'{slug(name)}.jsonl', identity(folder)
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith('}')] if path.exists() else []
-    return path, asked, [t for t in lines if t['question'] == asked]
+    text = path.read_text() if path.exists() else ''; whole = text[:text.rfind('\n') + 1]
+    if whole != text: path.write_text(whole)  # ended in the middle of a line
+    return path, asked, [t for t in map(json.loads, whole.splitlines()) if t['question'] == asked]
 
 
 def identity(folder):

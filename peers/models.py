@@ -85,6 +85,20 @@ def spread(q, known, answers):
     return ids
 
 
+def bought(q, half_life=30.):
+    "What the customers bought, by recency and number. (B, k) int32"
+    return spread(q, q.known, best_of_rows(matrix(q, half_life)[q.users[q.known]], q.k))
+
+
+def bought_first(peer):
+    """The same peer, which may be told to begin with what somebody bought: in fashion much is bought again, and a model that was made for films, where nothing is, is not to be judged by
+    that. Whether to is tuned like any other setting."""
+    def answer(q, first, **settings):
+        ids = peer(q, **settings)
+        return followed_by(np.concatenate([bought(q), ids], 1), np.zeros(0, np.int32), q.k) if first else ids
+    return answer
+
+
 # -- what sells, and what was bought before
 
 def popularity(q, half_life):
@@ -94,9 +108,7 @@ def popularity(q, half_life):
 
 def repurchase(q, half_life, popularity_half_life):
     "What somebody bought, by recency and number; then what sells."
-    known = q.known
-    own = best_of_rows(matrix(q, half_life)[q.users[known]], q.k)
-    return followed_by(spread(q, known, own), best(sales(q, popularity_half_life), q.k), q.k)
+    return followed_by(bought(q, half_life), best(sales(q, popularity_half_life), q.k), q.k)
 
 
 # -- implicit
@@ -204,9 +216,8 @@ def lightgbm_plain(q, candidates, neighbours, half_life, periods, trees, learnin
     row, item, features = plain_rows(q, candidates, neighbours, half_life)
     if not x or not sum(map(len, x)): score = features[:, 2]
     else:
-        model = lightgbm.LGBMRanker(n_estimators=trees, learning_rate=learning_rate, num_leaves=leaves, min_child_samples=min_leaf, random_state=seed, deterministic=True,
-                                    force_row_wise=True, verbose=-1)
-        score = model.fit(np.concatenate(x), np.concatenate(y), group=np.concatenate(group)).predict(features)
+        params = dict(objective='lambdarank', learning_rate=learning_rate, num_leaves=leaves, min_data_in_leaf=min_leaf, seed=seed, deterministic=True, force_row_wise=True, verbose=-1)
+        score = lightgbm.train(params, lightgbm.Dataset(np.concatenate(x), np.concatenate(y), group=np.concatenate(group)), trees).predict(features)
     order = np.lexsort((np.arange(len(row)), -score, row)); row, item = row[order], item[order]
     rank = np.arange(len(row)) - np.searchsorted(row, row); keep = rank < q.k
     ids = np.full((len(q.users), q.k), -1, np.int32); ids[row[keep], rank[keep]] = item[keep]
@@ -217,18 +228,18 @@ def lightgbm_plain(q, candidates, neighbours, half_life, periods, trees, learnin
 
 DAYS = (.5, 90., 'log')
 PEERS = {
-    'popularity': (popularity, dict(half_life=7.), dict(half_life=DAYS)),
-    'repurchase + popularity': (repurchase, dict(half_life=30., popularity_half_life=7.), dict(half_life=DAYS, popularity_half_life=DAYS)),
-    'BM25 item-kNN (implicit)': (bm25, dict(neighbours=20, k1=1.2, b=.75, half_life=1000.),
-        dict(neighbours=[10, 20, 50, 100, 200, 500], k1=(.05, 5., 'log'), b=(0., 1., 'even'), half_life=(1., 1000., 'log'))),
-    'cosine item-kNN (implicit)': (cosine, dict(neighbours=20, half_life=1000.), dict(neighbours=[10, 20, 50, 100, 200, 500], half_life=(1., 1000., 'log'))),
-    'ALS (implicit)': (als, dict(factors=64, regularization=.01, alpha=1., iterations=15, half_life=1000.),
-        dict(factors=[32, 64, 128, 256], regularization=(.001, 30., 'log'), alpha=(.5, 100., 'log'), iterations=[5, 10, 15, 25], half_life=(1., 1000., 'log'))),
-    'BPR (implicit)': (bpr, dict(factors=100, learning_rate=.01, regularization=.01, iterations=100),
-        dict(factors=[32, 64, 100, 200], learning_rate=(.002, .2, 'log'), regularization=(.0005, .2, 'log'), iterations=[50, 100, 200, 400])),
-    'EASE (RecTools)': (ease, dict(items=4000, regularization=500.), dict(items=[1000, 2000, 4000, 6000], regularization=(.5, 2000., 'log'))),
-    'SASRec (RecTools)': (sasrec, dict(factors=64, blocks=2, length=20, dropout=.2, learning_rate=.001, epochs=3, negatives=32),
-        dict(factors=[32, 64, 128], blocks=[1, 2], length=[10, 20, 40], dropout=[.1, .2, .4], learning_rate=(.0005, .01, 'log'), epochs=[2, 3, 5, 8], negatives=[8, 32, 128])),
+    'popularity, tuned': (popularity, dict(half_life=7.), dict(half_life=DAYS)),
+    'repurchase + popularity, tuned': (repurchase, dict(half_life=30., popularity_half_life=7.), dict(half_life=DAYS, popularity_half_life=DAYS)),
+    'BM25 item-kNN (implicit)': (bought_first(bm25), dict(first=False, neighbours=20, k1=1.2, b=.75, half_life=1000.),
+        dict(first=[False, True], neighbours=[10, 20, 50, 100, 200, 500], k1=(.05, 5., 'log'), b=(0., 1., 'even'), half_life=(1., 1000., 'log'))),
+    'cosine item-kNN (implicit)': (bought_first(cosine), dict(first=False, neighbours=20, half_life=1000.), dict(first=[False, True], neighbours=[10, 20, 50, 100, 200, 500], half_life=(1., 1000., 'log'))),
+    'ALS (implicit)': (bought_first(als), dict(first=False, factors=64, regularization=.01, alpha=1., iterations=15, half_life=1000.),
+        dict(first=[False, True], factors=[32, 64, 128, 256], regularization=(.001, 30., 'log'), alpha=(.5, 100., 'log'), iterations=[5, 10, 15, 25], half_life=(1., 1000., 'log'))),
+    'BPR (implicit)': (bought_first(bpr), dict(first=False, factors=100, learning_rate=.01, regularization=.01, iterations=100),
+        dict(first=[False, True], factors=[32, 64, 100, 200], learning_rate=(.002, .2, 'log'), regularization=(.0005, .2, 'log'), iterations=[50, 100, 200, 400])),
+    'EASE (RecTools)': (bought_first(ease), dict(first=False, items=4000, regularization=500.), dict(first=[False, True], items=[1000, 2000, 4000, 6000], regularization=(.5, 2000., 'log'))),
+    'SASRec (RecTools)': (bought_first(sasrec), dict(first=False, factors=64, blocks=2, length=20, dropout=.2, learning_rate=.001, epochs=3, negatives=32),
+        dict(first=[False, True], factors=[32, 64, 128], blocks=[1, 2], length=[10, 20, 40], dropout=[.1, .2, .4], learning_rate=(.0005, .01, 'log'), epochs=[1, 2, 3, 5], negatives=[8, 32, 128])),
     'LightGBM, plain features': (lightgbm_plain, dict(candidates=60, neighbours=50, half_life=7., periods=1, trees=100, learning_rate=.1, leaves=31, min_leaf=20),
         dict(candidates=[30, 60, 100], neighbours=[20, 50, 200], half_life=DAYS, periods=[1, 2, 3], trees=[50, 100, 200, 400], learning_rate=(.01, .2, 'log'), leaves=[7, 15, 31, 63],
              min_leaf=[20, 100, 500, 2000])),
