@@ -1,13 +1,13 @@
 # `make help` lists what there is. DATA, PROFILE and SEED choose a run; -j2 runs independent stages side by side.
 PYTHON ?= python3
 PORT   ?= 8000
-export DATA PROFILE SEED
+export DATA PROFILE SEED TRIALS LIMIT PEERS
 export OPENBLAS_NUM_THREADS = 1
 
 BIN   := .venv/bin
 SERVE := .venv-serving/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test serve lab tune bench bench-data bench-clip bench-batch reports prepare clean distclean lock
+.PHONY: help run test peers serve lab tune bench bench-data bench-clip bench-batch reports prepare clean distclean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-10s", $$1, $$2; $$1=$$2=""; print}'
@@ -25,6 +25,9 @@ serve: .venv-serving/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=
 	@bundle="$(if $(BUNDLE),$(abspath $(BUNDLE)),$(CURDIR)/$$($(PYTHON) dodo.py folder)/bundle/current)"; \
 	test -e "$$bundle/manifest.json" || { echo "error: no bundle at $$bundle; 'make run' with the same DATA and PROFILE makes it" >&2; exit 2; }; \
 	exec env LOOKBOOK_BUNDLE="$$bundle" PYTHONPATH=. $(SERVE)/python -m serving --port $(PORT)
+
+peers: .venv/.exported .venv-peers/.ready ## [DATA=..] [PROFILE=..] [TRIALS=20] [LIMIT=120]: tune other recommenders, ask them what that run's evaluation asked
+	@exec $(BIN)/python dodo.py peers
 
 lab: .venv/.exported ## JupyterLab on the notebooks
 	@cd nbs && exec ../$(BIN)/jupyter lab
@@ -56,7 +59,7 @@ clean: ## [DATA=..] [PROFILE=..]: remove that run
 	@$(PYTHON) dodo.py clean
 
 distclean: ## remove all runs and the environments
-	rm -rf reports/runs .venv .venv-serving
+	rm -rf reports/runs .venv .venv-serving .venv-peers
 
 lock: ## resolve requirements.in anew into requirements.txt
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install -qq -r requirements.in
@@ -79,6 +82,10 @@ endef
 	@touch $@
 
 .venv-serving/.ready: serving/requirements.txt
+	$(new_venv)
+	@touch $@
+
+.venv-peers/.ready: peers/requirements.txt
 	$(new_venv)
 	@touch $@
 

@@ -24,6 +24,8 @@ AFTER = {
     '55_ranking':    ['10_data', '20_split', '45_sources', '50_features'],
     '56_tuning':     ['20_split', '55_ranking'],  # searches nothing, unless `make tune` asks for it
     '60_evaluation': ['10_data', '20_split', '45_sources', '50_features', '55_ranking'],
+    '62_ablation':   ['10_data', '20_split', '45_sources', '50_features', '55_ranking', '60_evaluation'],
+    '64_peers':      ['10_data', '20_split', '45_sources', '60_evaluation'],  # and the lists of `make peers`, which asks for it again
     '65_cold':       ['10_data', '20_split', '30_clip', '40_als', '45_sources', '50_features', '55_ranking'],
     '67_diversity':  ['10_data', '20_split', '30_clip', '45_sources', '50_features', '55_ranking', '60_evaluation'],
     '70_bundle':     ['10_data', '20_split', '30_clip', '37_search', '45_sources', '50_features', '55_ranking', '60_evaluation'],  # whose metrics its manifest tells
@@ -414,6 +416,22 @@ def run(pipeline):
     results(pipeline)
 
 
+def peers(pipeline):
+    "Ask the peers, in their own environment, what the run's evaluation asked; hold their answers beside ours."
+    pipeline.load(); environment()
+    same = ''.join(f' {k}={os.environ[k]}' for k in ('DATA', 'PROFILE') if os.environ.get(k))
+    if not pipeline.stamp('60_evaluation').exists(): raise Mistake(f"{shown(pipeline.folder)}: no evaluation yet; `make run{same}` first")
+    from recsys_lib.core import Run
+    from recsys_lib.peers import export_questions
+    with alone(pipeline.folder):
+        command = [ROOT / '.venv-peers/bin/python', ROOT / 'peers/ask.py', export_questions(Run(pipeline.folder))]
+        for name in ('TRIALS', 'LIMIT', 'PEERS'): command += [f'--{name.lower()}', os.environ[name]] if os.environ.get(name) else []
+        code = subprocess.run(command).returncode
+        if code: sys.exit(code)
+        if pipeline.run_stage('64_peers'): sys.exit(1)
+    print(f"\nin {shown(pipeline.folder / '64_peers.ipynb')}; `make run{same}` takes it into the report")
+
+
 def publish(pipeline):
     "Render the reports again, and copy them to where git keeps them."
     run(pipeline)
@@ -472,7 +490,7 @@ def check(pipeline):
     print(f"{len(after)} notebooks and modules are exported and clean")
 
 
-COMMANDS = {f.__name__: f for f in (run, publish, tune, bench, folder, clean, check)}
+COMMANDS = {f.__name__: f for f in (run, tune, peers, publish, bench, folder, clean, check)}
 
 if __name__ == '__main__':
     command = COMMANDS.get(sys.argv[1] if len(sys.argv) == 2 else '')

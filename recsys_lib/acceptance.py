@@ -11,8 +11,9 @@ import numpy as np
 from .bundle import Recommender, build_bundle
 from .core import Run, stage, to_date
 from .data import open_dataset
-from .evaluation import Question, average_precision, two_stage
+from .evaluation import Question, two_stage
 from .features import open_feature_graph
+from .metrics import average_precision
 from .ranking import open_ranker
 from .retrieval import History, run_graph
 from .sources import Snapshot, open_snapshot

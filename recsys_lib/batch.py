@@ -22,8 +22,8 @@ from .bundle import Recommender, build_bundle
 from .cold import settings_of
 from .core import InputError, Run, read_json, stage, to_date, write_json
 from .data import open_dataset
-from .evaluation import average_precision
 from .features import open_feature_graph
+from .metrics import average_precision
 from .ranking import float32_thresholds, join_ranker, open_ranker, train_ranker, trees_to_onnx
 from .retrieval import best_first, run_graph
 from .sources import Snapshot, open_snapshot

@@ -17,8 +17,9 @@ from .als import open_factors
 from .clip import open_embeddings
 from .core import Run, stage, to_date
 from .data import open_dataset
-from .evaluation import Question, average_precision, bootstrap_interval, popular, recall, source, two_stage
+from .evaluation import Question, popular, source, two_stage
 from .features import FeatureGraph, bind, open_feature_graph, save_graph, snapshot_tables
+from .metrics import average_precision, bootstrap_interval, recall
 from .ranking import RankerSettings, open_ranker, train_ranker
 from .retrieval import union
 from .sources import Snapshot, draw_hidden, fit_snapshot, of_others, offered_articles, open_snapshot

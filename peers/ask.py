@@ -1,0 +1,125 @@
+"""`make peers`: tune each peer on the last training period, then ask it what ours was asked.
+
+The folder holds the questions that `recsys_lib.peers.export_question` wrote: `tune/`, with what was bought then, and a `test-<date>/` for each test period, without. Every trial runs in a process
+of its own, so that a slow one can be ended and its memory is given back. A trial leaves one line in `trials/<peer>.jsonl`; started again, what is there is not done again. The settings
+of trial n depend on the lines before it and on nothing else, so a run that was interrupted draws what it would have drawn.
+"""
+import argparse, hashlib, json, re, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+import models
+from recsys_lib.metrics import average_precision
+
+GIVE_UP = 3  # trials in a row without an answer, after which a peer is left alone
+
+
+def slug(name):
+    "A peer's name as a file's."
+    return '-'.join(re.findall('[a-z0-9]+', name.lower()))
+
+
+def drawn(value, rng):
+    "One value of a range."
+    if isinstance(value, list): return value[rng.integers(len(value))]
+    low, high, how = value
+    return float(f'{np.exp(rng.uniform(np.log(low), np.log(high))) if how == "log" else rng.uniform(low, high):.4g}')
+
+
+def proposal(name, done):
+    "Settings of the next trial: the usual ones, then six at random, then in turn at random and from the best so far with some redrawn."
+    _, usual, ranges = models.PEERS[name]; n = len(done)
+    if n == 0: return dict(usual)
+    rng = np.random.default_rng([n, *name.encode()]); new = {key: drawn(value, rng) for key, value in ranges.items()}
+    good = [t for t in done if t['map'] is not None]
+    if n <= 6 or n % 2 or not good: return new
+    keep = rng.random(len(new)) < .6; keep[rng.integers(len(new))] = False
+    return {key: max(good, key=lambda t: t['map'])['settings'][key] if k else value for k, (key, value) in zip(keep, new.items())}
+
+
+def answer(folder, name, settings):
+    "A peer's lists for a question, filled up with what sells. (customers, k) int32"
+    q = models.Question.open(folder)
+    return models.followed_by(models.PEERS[name][0](q, **settings), q.fill, q.k)
+
+
+def in_a_process(folder, name, settings, to, limit):
+    "The same in a process of its own; what stopped it, or ''."
+    to.parent.mkdir(parents=True, exist_ok=True); to.unlink(missing_ok=True)
+    command = [sys.executable, __file__, str(folder), '--answer', name, '--settings', json.dumps(settings), '--to', str(to)]
+    try: done = subprocess.run(command, timeout=limit, capture_output=True, text=True)
+    except subprocess.TimeoutExpired: return f'ended after {limit:.0f} s'
+    return '' if done.returncode == 0 and to.exists() else f"exit {done.returncode}: {(done.stderr.strip().splitlines() or [''])[-1][:300]}"
+
+
+def trials_of(folder, name):
+    "The lines that are there, of the questions as they are now."
+    path, asked = folder / 'trials' / f'{slug(name)}.jsonl', identity(folder)
+    text = path.read_text() if path.exists() else ''; whole = text[:text.rfind('\n') + 1]
+    if whole != text: path.write_text(whole)  # ended in the middle of a line
+    return path, asked, [t for t in map(json.loads, whole.splitlines()) if t['question'] == asked]
+
+
+def identity(folder):
+    "Names the question that peers are tuned on."
+    files = sorted(p for p in (folder / 'tune').iterdir() if p.suffix in ('.npy', '.json'))
+    return hashlib.sha256(b''.join(hashlib.sha256(p.read_bytes()).digest() for p in files)).hexdigest()[:12]
+
+
+def tune(folder, name, trials, limit, asked=in_a_process, bar=None):
+    "The trials of a peer, as a list; the ones that are missing are made."
+    path, question, done = trials_of(folder, name); bought = np.load(folder / 'tune/bought.npy')
+    path.parent.mkdir(exist_ok=True); to = folder / 'trials' / f'{slug(name)}.npy'
+    while len(done) < trials and not (len(done) >= GIVE_UP and all(t['map'] is None for t in done[-GIVE_UP:])):
+        settings, start = proposal(name, done), time.perf_counter()
+        stopped = asked(folder / 'tune', name, settings, to, limit)
+        value = None if stopped else round(float(average_precision(np.load(to)[:, :12], bought).mean()), 7)
+        done.append(dict(peer=name, trial=len(done), settings=settings, map=value, seconds=round(time.perf_counter() - start, 1), stopped=stopped, question=question))
+        with open(path, 'a') as f: f.write(json.dumps(done[-1]) + '\n')
+        if bar is not None: bar.update()
+    to.unlink(missing_ok=True)
+    return done
+
+
+def finish(folder, name, done, limit, asked=in_a_process):
+    "Ask a peer, with its best settings, what the test periods ask; write `answers/<peer>/<date>.npy` and `answers/<peer>/peer.json`."
+    good = [t for t in done if t['map'] is not None]; place = folder / 'answers' / slug(name)
+    found = max(good, key=lambda t: t['map']) if good else None
+    about = dict(peer=name, trials=len(done), ended=sum(t['map'] is None for t in done), settings=found and found['settings'], tuned_map=found and found['map'],
+                 usual_map=done[0]['map'] if done else None, seconds=round(sum(t['seconds'] for t in done), 1), stopped='' if good else (done[-1]['stopped'] if done else 'no trial'))
+    for test in sorted(folder.glob('test-*')) if good else []:
+        to = place / f"{test.name.removeprefix('test-')}.npy"
+        if (old := place / 'peer.json').exists() and json.loads(old.read_text()).get('of') == [done[0]['question'], about['settings']] and to.exists(): continue
+        about['stopped'] = about['stopped'] or asked(test, name, found['settings'], to, 5 * limit)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / 'peer.json').write_text(json.dumps(about | dict(of=[done[0]['question'], about['settings']] if done else None), indent=1) + '\n')
+    return about
+
+
+def main(folder, names, trials, limit):
+    missing = [n for n in names if n not in models.PEERS]
+    if missing: sys.exit(f"error: no peer {missing[0]!r}; there is {', '.join(models.PEERS)}")
+    bar = tqdm(total=len(names) * trials, desc='trials', mininterval=1)
+    for i, name in enumerate(names):
+        bar.set_postfix_str(name); bar.n = i * trials + min(trials, len(trials_of(folder, name)[2])); bar.refresh()
+        about = finish(folder, name, tune(folder, name, trials, limit, bar=bar), limit)
+        number = lambda v: 'none' if v is None else f'{v:.5f}'
+        tqdm.write(f"{name}: {about['trials']} trials, {about['seconds']:.0f} s, MAP@12 of the tuning day {number(about['tuned_map'])} (as the library is set: {number(about['usual_map'])})"
+                   + (f"; {about['stopped']}" if about['stopped'] else ''))
+    bar.close()
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('folder', type=Path, help='<run>/peers')
+    parser.add_argument('--trials', type=int, default=20, help='for each peer')
+    parser.add_argument('--limit', type=float, default=120, help='seconds for a trial')
+    parser.add_argument('--peers', default='', help='names, separated by semicolons; all if left out')
+    for hidden in ('--answer', '--settings', '--to'): parser.add_argument(hidden, help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.answer: np.save(a.to, answer(a.folder, a.answer, json.loads(a.settings)))
+    else: main(a.folder, [n.strip() for n in a.peers.split(';') if n.strip()] or list(models.PEERS), a.trials, a.limit)

@@ -1,0 +1,144 @@
+"""The peers: that each is asked fairly, answers what a plain reading of it would, and that tuning is bounded and can be taken up again."""
+import importlib.util, json, sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys_lib.data import Dataset, ingest
+from recsys_lib.peers import export_question, what_sells
+from recsys_lib.sources import SourceSettings
+from recsys_lib.split import labels, plan_periods
+
+HERE = Path(__file__).resolve().parents[1] / 'peers'
+sys.path.insert(0, str(HERE))
+import ask, models
+
+SMALL = {'ALS (implicit)': dict(factors=8, iterations=3), 'BPR (implicit)': dict(factors=8, iterations=3), 'LightGBM, plain features': dict(trees=5), 'EASE (RecTools)': dict(items=200),
+         'SASRec (RecTools)': dict(factors=8, epochs=1, blocks=1)}
+AT_HAND = [name for name in models.PEERS if 'RecTools' not in name or importlib.util.find_spec('rectools')]
+
+
+@pytest.fixture(scope='module')
+def asked(twin, tmp_path_factory):
+    "The folder of questions of the tiny twin, the dataset and the plan."
+    folder = tmp_path_factory.mktemp('peers'); ingest(twin, folder / 'data')
+    dataset = Dataset(folder / 'data'); plan = plan_periods(dataset, test_buyers=60, train_buyers=200, max_train=3)
+    for period, name in ((plan.train[-1], 'tune'), (plan.test[-1], 'test-2020-01-01')):
+        export_question(dataset, period, what_sells(dataset, period.asof, SourceSettings()), folder / 'questions' / name, tell=name == 'tune')
+    return folder / 'questions', dataset, plan
+
+
+def here(folder, name, settings, to, limit):
+    "As `ask.in_a_process`, in this one."
+    to.parent.mkdir(parents=True, exist_ok=True); np.save(to, ask.answer(folder, name, settings | {k: v for k, v in SMALL.get(name, {}).items() if k in settings}))
+    return ''
+
+
+def copy_of(folder, to):
+    "The questions at another place."
+    for path in folder.rglob('*'):
+        if path.parent.name == 'tune' or path.parent.name.startswith('test-'): (to / path.parent.name).mkdir(parents=True, exist_ok=True); (to / path.relative_to(folder)).write_bytes(path.read_bytes())
+    return to
+
+
+@pytest.mark.parametrize('name', AT_HAND)
+def test_a_peer_answers_everybody_with_eligible_articles_and_twice_the_same(asked, name):
+    folder, dataset, plan = asked; q = models.Question.open(folder / 'test-2020-01-01')
+    answer, usual, ranges = models.PEERS[name]; settings = usual | SMALL.get(name, {})
+    assert set(usual) == set(ranges)
+    own = answer(q, **settings); ids = models.followed_by(own, q.fill, q.k)
+    assert own.shape == ids.shape == (len(q.users), q.k) and own.dtype.kind == 'i' and own.min() >= -1 and ids.min() >= 0 and ids.max() < q.n_items == dataset.n_items_at(plan.test[-1].asof)
+    assert all(len(set(row)) == q.k for row in ids) and np.array_equal(answer(q, **settings), own)
+    unknown = q.users >= q.n_users
+    assert (ids[unknown] == ids[unknown][:1]).all() and np.array_equal(q.known, q.users < q.n_users)
+    # who has a past gets something of their own, what they bought not being forbidden
+    if 'popularity, tuned' != name: assert (ids[q.known] != ids[unknown][0] if unknown.any() else ids[q.known]).any()
+
+
+@pytest.mark.parametrize('name', [n for n in AT_HAND if 'first' in models.PEERS[n][1]])
+def test_a_peer_that_is_told_so_begins_with_what_was_bought(asked, name):
+    q = models.Question.open(asked[0] / 'tune'); answer, usual, _ = models.PEERS[name]
+    ids = answer(q, **usual | SMALL.get(name, {}) | dict(first=True)); own = models.bought(q); n = (own >= 0).sum(1)
+    assert n.max() > 1 and all(np.array_equal(i[:m], o[:m]) for i, o, m in zip(ids, own, n))
+
+
+def test_popularity_counts_buyers_of_each_day(asked):
+    q = models.Question.open(asked[0] / 'tune'); frame = pd.DataFrame(q.interactions, columns=['user', 'item', 'day']).drop_duplicates()
+    by_hand = frame.assign(w=.5 ** ((q.asof - 1 - frame.day) / 3.)).groupby('item').w.sum()
+    assert np.allclose(models.sales(q, 3.)[by_hand.index], by_hand) and np.isclose(models.sales(q, 3.).sum(), by_hand.sum())
+    usual = models.popularity(q, 7.)[0]  # the fill-up is the snapshot's popularity, of the same half-life
+    top = models.sales(q, 7.)
+    assert top[usual][-1] >= np.sort(top)[-24] - 1e-9 and len(q.fill) == 200
+
+
+def test_repurchase_orders_by_decayed_number(asked):
+    q = models.Question.open(asked[0] / 'tune'); ids = models.repurchase(q, 20., 7.); frame = pd.DataFrame(q.interactions, columns=['user', 'item', 'day'])
+    for b in np.flatnonzero(q.known)[:40]:
+        own = frame[frame.user == q.users[b]]; score = (.5 ** ((q.asof - 1 - own.day) / 20.)).groupby(own.item).sum()
+        mine = ids[b][np.isin(ids[b], score.index)]
+        assert (np.diff(score[mine[:min(len(score), 24)]]) <= 1e-6).all() and set(ids[b][:min(len(score), 24)]) <= set(score.index)
+
+
+def test_lists_are_continued_without_repeats():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        ids = rng.integers(-1, 6, (3, rng.integers(0, 8))); more = rng.permutation(9)[:rng.integers(0, 6)]; k = int(rng.integers(1, 8))
+        for row, got in zip(ids, models.followed_by(ids, more, k)):
+            expected = list(dict.fromkeys(i for i in [*row, *more] if i >= 0))[:k]
+            assert got.tolist() == expected + [-1] * (k - len(expected))
+
+
+def test_plain_features_are_what_they_say(asked):
+    q = models.Question.open(asked[0] / 'tune'); row, item, x = models.plain_rows(q, 20, 20, 7.); frame = pd.DataFrame(q.interactions, columns=['user', 'item', 'day'])
+    assert len(set(zip(row, item))) == len(row) and set(row) == set(range(len(q.users)))
+    last, times = frame.groupby(['user', 'item']).day.max(), frame.groupby(['user', 'item']).size(); sold = models.sales(q, 7.)
+    for r in np.random.default_rng(0).permutation(len(row))[:300].tolist() + np.flatnonzero(x[:, 0] > 0)[:100].tolist():
+        key = q.users[row[r]], item[r]
+        assert x[r, 0] == times.get(key, 0) and x[r, 1] == (q.asof - last[key] if key in last.index else -1) and np.isclose(x[r, 2], sold[item[r]], rtol=1e-5)
+    assert (x[:, 0] > 0).any() and (x[:, 4] > 0).any()
+
+
+def test_lightgbm_learns_from_what_is_known_only(asked):
+    "The periods it is taught by end before the question's date, and it knows nothing of them when it is asked about them."
+    q = models.Question.open(asked[0] / 'tune'); earlier = models.before(q, q.asof - q.horizon, q.users)
+    assert earlier.interactions[:, 2].max() < earlier.asof == q.asof - q.horizon and len(earlier.interactions) < len(q.interactions)
+
+
+def test_tuning_can_be_taken_up_again(asked, tmp_path):
+    once, twice = copy_of(asked[0], tmp_path / 'once'), copy_of(asked[0], tmp_path / 'twice'); name = 'repurchase + popularity, tuned'
+    ask.tune(once, name, 10, 60, here); ask.tune(twice, name, 4, 60, here)
+    path = twice / 'trials' / f'{ask.slug(name)}.jsonl'; path.write_text(path.read_text() + '{"peer": "torn')  # killed while it wrote
+    made = []
+    done = ask.tune(twice, name, 10, 60, lambda *a: made.append(a) or here(*a))
+    bare = lambda lines: [{k: v for k, v in line.items() if k != 'seconds'} for line in lines]
+    assert len(made) == 6 and bare(done) == bare(ask.trials_of(once, name)[2]) == bare(ask.trials_of(twice, name)[2])
+    assert done[0]['settings'] == models.PEERS[name][1] and len({json.dumps(t['settings']) for t in done}) == 10 and max(t['map'] for t in done) >= done[0]['map'] > 0
+    fewer = np.load(twice / 'tune/users.npy')[:-1]; np.save(twice / 'tune/users.npy', fewer)  # another question: the old lines say nothing
+    assert ask.trials_of(twice, name)[2] == []
+
+
+def test_proposals_stay_in_their_ranges():
+    for name, (_, _, ranges) in models.PEERS.items():
+        done = []
+        for n in range(12):
+            settings = ask.proposal(name, done); done.append(dict(settings=settings, map=n / 100))
+            assert n == 0 or all(settings[k] in r if isinstance(r, list) else r[0] <= settings[k] <= r[1] for k, r in ranges.items()), (name, settings)
+
+
+def test_a_slow_peer_is_ended_and_then_left_alone(asked, tmp_path):
+    folder, name = copy_of(asked[0], tmp_path / 'slow'), 'ALS (implicit)'
+    assert ask.in_a_process(folder / 'tune', name, models.PEERS[name][1], folder / 'trials/x.npy', .05) == 'ended after 0 s'
+    done = ask.tune(folder, name, 20, 1, lambda *a: 'ended after 1 s'); about = ask.finish(folder, name, done, 1, here)
+    assert len(done) == ask.GIVE_UP and about['stopped'] == 'ended after 1 s' and about['settings'] is None and not list(folder.glob('answers/*/*.npy'))
+
+
+def test_a_peer_in_a_process_of_its_own_answers_the_same(asked, tmp_path):
+    folder, name = copy_of(asked[0], tmp_path / 'own'), 'popularity, tuned'
+    done = ask.tune(folder, name, 1, 120); about = ask.finish(folder, name, done, 120, here)
+    assert done[0]['stopped'] == '' and about['tuned_map'] == done[0]['map'] == about['usual_map']
+    ids = np.load(folder / 'answers' / ask.slug(name) / '2020-01-01.npy'); bought = labels(asked[1], asked[2].test[-1])
+    assert len(ids) == len(bought) and np.array_equal(ids, ask.answer(folder / 'test-2020-01-01', name, about['settings']))
+    broken = ask.in_a_process(folder / 'tune', name, dict(half_life='long'), folder / 'x.npy', 120)
+    assert broken.startswith('exit 1: ') and 'Error' in broken
