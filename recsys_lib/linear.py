@@ -6,7 +6,7 @@
 __all__ = ['TILE', 'best', 'Linear', 'sold', 'strongest', 'bm25', 'ItemKNN', 'EASE', 'normalised', 'smoothest', 'GraphFilter',
            'neighbours', 'recall_and_map']
 
-# %% ../nbs/42_linear.ipynb #9167cf22
+# %% ../nbs/42_linear.ipynb #f9ec9e15
 import copy
 
 import numpy as np
@@ -15,11 +15,11 @@ from scipy.sparse import csr_matrix, diags, identity, vstack
 from tqdm import tqdm
 
 from .als import ALS, confidence_matrix
-from .core import InputError, Run, stage, to_date
+from .core import InputError, Run, stage
 from .data import open_dataset
 from .split import labels, open_plan
 
-# %% ../nbs/42_linear.ipynb #81023dfe
+# %% ../nbs/42_linear.ipynb #30703f5f
 def best(
     scores: np.ndarray,  # (B, P) float; -inf for what may not be recommended
     k: int,
@@ -34,7 +34,7 @@ def best(
     out[0][at], out[1][at] = column[order][keep], value[order][keep]
     return out
 
-# %% ../nbs/42_linear.ipynb #53deafec
+# %% ../nbs/42_linear.ipynb #73a36dab
 TILE = 64  # rows that are scored at a time
 
 class Linear:
@@ -68,7 +68,7 @@ class Linear:
         model.items = self.items[keep]; model.restrict(keep)
         return model
 
-# %% ../nbs/42_linear.ipynb #b4db347d
+# %% ../nbs/42_linear.ipynb #4046a537
 def sold(
     X: csr_matrix,  # (users, items) weights
 ) -> csr_matrix:  # float32, sorted, without zeros
@@ -77,7 +77,7 @@ def sold(
     if X.nnz and not X.data.min() > 0: raise InputError(f"matrix: the least weight is {X.data.min()}, expected numbers of at least 0")
     return X
 
-# %% ../nbs/42_linear.ipynb #2a9ea7c3
+# %% ../nbs/42_linear.ipynb #a69bd688
 def strongest(
     S: csr_matrix,
     k: int,
@@ -92,7 +92,7 @@ def strongest(
     ends = np.append(0, np.cumsum(keep))[S.indptr]
     return csr_matrix((S.data[keep], S.indices[keep], ends.astype(S.indptr.dtype)), S.shape)
 
-# %% ../nbs/42_linear.ipynb #ebd387e4
+# %% ../nbs/42_linear.ipynb #415cbd3a
 def bm25(
     X: csr_matrix,  # (users, items) weights
     k1: float,  # how far a large weight counts more
@@ -104,7 +104,7 @@ def bm25(
     rarity = np.log(X.shape[1]) - np.log1p(np.diff(X.indptr))
     return csr_matrix((X.data * (k1 + 1) / (k1 * length[item] + X.data) * rarity[user], X.indices, X.indptr), X.shape)
 
-# %% ../nbs/42_linear.ipynb #f66c9199
+# %% ../nbs/42_linear.ipynb #ebc71ae3
 class ItemKNN(Linear):
     "Articles that the same people bought."
     def __init__(self,
@@ -135,7 +135,7 @@ class ItemKNN(Linear):
 
     def restrict(self, keep): self.similarity = self.similarity[:, keep]
 
-# %% ../nbs/42_linear.ipynb #c6929735
+# %% ../nbs/42_linear.ipynb #5a2cfe2f
 class EASE(Linear):
     "Each article from the others, by least squares."
     def __init__(self,
@@ -163,7 +163,7 @@ class EASE(Linear):
 
     def restrict(self, keep): self.weights = np.ascontiguousarray(self.weights[:, keep])
 
-# %% ../nbs/42_linear.ipynb #06ce182c
+# %% ../nbs/42_linear.ipynb #92ac6a8f
 def normalised(
     X: csr_matrix,  # (users, items) weights
     activity: float = .5,  # power of a customer's degree that divides
@@ -174,7 +174,7 @@ def normalised(
     under = lambda degree, power: diags(np.where(degree > 0, np.maximum(degree, 1e-30) ** -power, 0))
     return csr_matrix(under(user, activity) @ X @ under(item, fame), dtype=np.float32), item.astype(np.float32)
 
-# %% ../nbs/42_linear.ipynb #48223bcc
+# %% ../nbs/42_linear.ipynb #3ed2fdd7
 def smoothest(
     N: csr_matrix,  # (users, items) normalised
     k: int,
@@ -195,15 +195,15 @@ def smoothest(
     order = np.argsort(-value)[:k]; order = order[value[order] > 1e-6]
     return value[order].astype(np.float32), np.ascontiguousarray(W @ turn[:, order])
 
-# %% ../nbs/42_linear.ipynb #2fbc6224
+# %% ../nbs/42_linear.ipynb #73aa2968
 class GraphFilter(Linear):
     "The smooth part of what somebody bought."
     def __init__(self,
         factors: int = 512,  # K, frequencies that are held
-        damping: float = 2.,  # t; 0 leaves the linear filter as it is
-        ideal: float = .12,  # weight of the ideal low-pass beside it
-        lift: float = .3,  # power of an article's degree, relative to the mean, in the linear part
-        activity: float = .4,  # power of a customer's degree that divides their purchases
+        damping: float = 3.,  # t; 0 leaves the linear filter as it is
+        ideal: float = .13,  # weight of the ideal low-pass beside it
+        lift: float = .25,  # power of an article's degree, relative to the mean, in the linear part
+        activity: float = .3,  # power of a customer's degree that divides their purchases
         fame: float = .5,  # power of an article's degree that divides its purchases
         sweeps: int = 8,  # see `smoothest`
         seed: int = 42,
@@ -234,7 +234,7 @@ class GraphFilter(Linear):
     def restrict(self, keep):
         self.out_N, self.out_V = self.out_N[:, keep], np.ascontiguousarray(self.out_V[keep]); self.out_lift, self.out_root = self.out_lift[keep], self.out_root[keep]
 
-# %% ../nbs/42_linear.ipynb #2447d5c5
+# %% ../nbs/42_linear.ipynb #387a7d9e
 def neighbours(
     model: Linear,  # fitted
     active: np.ndarray,  # ids of the articles that may be proposed
@@ -249,7 +249,7 @@ def neighbours(
         ids[start:start + TILE] = np.where(value > 0, found, -1); scores[start:start + TILE] = np.where(value > 0, value, 0)
     return ids, scores
 
-# %% ../nbs/42_linear.ipynb #5ccf15e6
+# %% ../nbs/42_linear.ipynb #e12bbdbd
 def recall_and_map(
     ids: np.ndarray,  # (B, k) recommendations, padded with -1
     truth: np.ndarray,  # (B, T) what was bought, padded with -1
