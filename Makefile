@@ -7,10 +7,10 @@ export OPENBLAS_NUM_THREADS = 1
 BIN   := .venv/bin
 SERVE := .venv-serving/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test peers serve lab tune bench bench-data bench-clip bench-batch reports prepare clean distclean lock
+.PHONY: help run test peers serve lab tune bench bench-data bench-clip bench-batch bench-als bench-gowalla reports prepare clean distclean lock
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-10s", $$1, $$2; $$1=$$2=""; print}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-13s", $$1, $$2; $$1=$$2=""; print}'
 
 run: .venv/.exported ## [DATA=folder] [PROFILE=name] [SEED=n]: from raw files (or the synthetic twin) to bundle and reports
 	@exec $(BIN)/python dodo.py run
@@ -46,6 +46,12 @@ bench-clip: .venv/.exported ## [RUN=folder of a run]: images and texts a second 
 
 bench-batch: .venv/.exported ## [DATA=..] [PROFILE=..] or [BUNDLE=folder]: all customers by that run's bundle, beside implicit's ALS
 	@$(BIN)/python bench/batch.py $(if $(BUNDLE),$(BUNDLE),$$($(PYTHON) dodo.py folder)/bundle/current)
+
+bench-als: .venv/.exported ## [DATA=folder] [SCALE=large] [CUSTOMERS=n]: ALS by implicit and in torch, time to equal loss
+	@$(BIN)/python bench/als.py $(DATA) --scale $(or $(SCALE),large) --customers $(or $(CUSTOMERS),0)
+
+bench-gowalla: .venv/.exported ## DATA=folder with train.txt and test.txt: the linear models on LightGCN's split of Gowalla
+	@$(BIN)/python bench/gowalla.py $(DATA)
 
 reports: .venv/.exported ## render the reports of the reference run (demo, twin) into reports/
 	@DATA= PROFILE=demo SEED= $(BIN)/python dodo.py publish

@@ -19,6 +19,7 @@ AFTER = {
     '35_retrieval':  [],
     '37_search':     ['10_data', '30_clip'],
     '40_als':        ['10_data', '20_split'],
+    '42_linear':     ['10_data', '20_split', '40_als'],
     '45_sources':    ['10_data', '20_split', '30_clip', '40_als'],
     '50_features':   ['45_sources'],
     '55_ranking':    ['10_data', '20_split', '45_sources', '50_features'],
