@@ -6,7 +6,7 @@
 __all__ = ['PURCHASE', 'VIEW', 'CART', 'KIND_WEIGHT', 'USER_COLUMNS', 'WIDTHS', 'SIMILAR_BY', 'History', 'history_of',
            'Histories', 'Tally', 'Popularity', 'ChannelPopularity', 'CategoryPopularity', 'Repurchase', 'Neighbours',
            'fold_in', 'Factorisation', 'RetrievalSettings', 'union', 'Candidates', 'best_first', 'graph_inputs',
-           'among', 'fill_up', 'run_graph', 'Retriever', 'random_arrays', 'random_history', 'check_contract']
+           'run_graph', 'among', 'fill_up', 'Retriever', 'random_arrays', 'random_history', 'check_contract']
 
 # %% ../nbs/35_retrieval.ipynb #2a186d4b
 from dataclasses import dataclass, field, replace
@@ -336,6 +336,26 @@ def graph_inputs(
     return dict(candidates=candidates.ids.astype(np.int64), scores=candidates.scores, item=history.item.astype(np.int64), age=history.age,
                 price=history.price, channel=history.channel.astype(np.int64), kind=history.kind.astype(np.int64), user=history.user)
 
+# %% ../nbs/35_retrieval.ipynb #10f5be08
+WIDTHS = (4, 8, 16)  # a history that is longer than the last of them stays as wide as it is
+
+def run_graph(
+    session,  # onnxruntime.InferenceSession of an exported graph
+    outputs: list,  # of 'features' and 'score'
+    candidates: Candidates,  # (B, C)
+    history: History,  # (B, N)
+) -> list:  # of (B, C, ...), one an output
+    "What an exported graph says of a batch, each visitor at the width of their own history."
+    room = history.item.shape[1]; widths = np.array([w for w in WIDTHS if w < room] + [room])
+    of = np.searchsorted(widths, (history.item >= 0).sum(1)); used = np.unique(of)
+    run = lambda c, h: session.run(outputs, graph_inputs(c, h))
+    if len(used) <= 1: return run(candidates, history.cut(widths[used[0]]) if len(used) else history)
+    parts = [(np.flatnonzero(of == w), widths[w]) for w in used]; said = [run(candidates[rows], history[rows].cut(width)) for rows, width in parts]
+    out = [np.empty((len(candidates), *first.shape[1:]), first.dtype) for first in said[0]]
+    for (rows, _), arrays in zip(parts, said):
+        for whole, part in zip(out, arrays): whole[rows] = part
+    return out
+
 # %% ../nbs/35_retrieval.ipynb #56d46839
 def among(
     source,  # any
@@ -371,26 +391,6 @@ def fill_up(
         hole = np.flatnonzero(ids[b] < 0); more = order[free[order]][:len(hole)]
         ids[b, hole[:len(more)]] = more
     return ids
-
-# %% ../nbs/35_retrieval.ipynb #10f5be08
-WIDTHS = (4, 8, 16)  # a history that is longer than the last of them stays as wide as it is
-
-def run_graph(
-    session,  # onnxruntime.InferenceSession of an exported graph
-    outputs: list,  # of 'features' and 'score'
-    candidates: Candidates,  # (B, C)
-    history: History,  # (B, N)
-) -> list:  # of (B, C, ...), one an output
-    "What an exported graph says of a batch, each visitor at the width of their own history."
-    room = history.item.shape[1]; widths = np.array([w for w in WIDTHS if w < room] + [room])
-    of = np.searchsorted(widths, (history.item >= 0).sum(1)); used = np.unique(of)
-    run = lambda c, h: session.run(outputs, graph_inputs(c, h))
-    if len(used) <= 1: return run(candidates, history.cut(widths[used[0]]) if len(used) else history)
-    parts = [(np.flatnonzero(of == w), widths[w]) for w in used]; said = [run(candidates[rows], history[rows].cut(width)) for rows, width in parts]
-    out = [np.empty((len(candidates), *first.shape[1:]), first.dtype) for first in said[0]]
-    for (rows, _), arrays in zip(parts, said):
-        for whole, part in zip(out, arrays): whole[rows] = part
-    return out
 
 # %% ../nbs/35_retrieval.ipynb #fc787fb1
 SIMILAR_BY = dict(look=('content', 'variants'), behaviour=('category', 'copurchase', 'als'))  # which sources say what is like an article
