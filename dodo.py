@@ -17,14 +17,16 @@ AFTER = {
     '20_split':      ['10_data'],
     '30_clip':       ['10_data'],
     '35_retrieval':  [],
+    '36_baskets':    [],
     '37_search':     ['10_data', '30_clip'],
     '40_als':        ['10_data', '20_split'],
     '45_sources':    ['10_data', '20_split', '30_clip', '40_als'],
+    '47_complements': ['10_data', '20_split', '30_clip', '45_sources'],
     '50_features':   ['45_sources'],
     '55_ranking':    ['10_data', '20_split', '45_sources', '50_features'],
     '60_evaluation': ['10_data', '20_split', '45_sources', '50_features', '55_ranking'],
     '65_cold':       ['10_data', '20_split', '30_clip', '40_als', '45_sources', '50_features', '55_ranking'],
-    '70_bundle':     ['10_data', '20_split', '30_clip', '37_search', '45_sources', '50_features', '55_ranking', '60_evaluation'],  # whose metrics its manifest tells
+    '70_bundle':     ['10_data', '20_split', '30_clip', '37_search', '45_sources', '47_complements', '50_features', '55_ranking', '60_evaluation'],  # whose metrics its manifest tells
     '75_acceptance': ['60_evaluation', '70_bundle'],
     '90_report':     [...],                 # all of the others, and their executed notebooks
 }

@@ -6,14 +6,14 @@
 __all__ = ['FITS', 'TERMS', 'QUESTIONS', 'top_of', 'offered_to', 'Pairs', 'mean_and_best', 'CartTerms', 'random_complements',
            'Outfit', 'BoughtTogether']
 
-# %% ../nbs/36_baskets.ipynb #16632997
+# %% ../nbs/36_baskets.ipynb #c7831859
 from typing import Mapping
 
 import numpy as np
 
-from .core import InputError
+from .core import InputError, Run, stage
 
-# %% ../nbs/36_baskets.ipynb #8b20cb37
+# %% ../nbs/36_baskets.ipynb #156b4165
 def top_of(
     ids: np.ndarray,  # (P,) int32 item_idx, ascending
     scores: np.ndarray,  # (P,) float32, -inf for what must not be listed
@@ -26,7 +26,7 @@ def top_of(
     at = at[np.argsort(-scores[at], kind='stable')][:k]; at = at[scores[at] > -np.inf]; pad = (0, k - len(at))
     return np.pad(ids[at], pad, constant_values=-1).astype(np.int32), np.pad(scores[at], pad, constant_values=-np.inf).astype(np.float32)
 
-# %% ../nbs/36_baskets.ipynb #43ac7940
+# %% ../nbs/36_baskets.ipynb #4987eb5d
 def offered_to(
     row: int,  # of the batch
     pool: np.ndarray,  # (P,) int32 item_idx
@@ -39,7 +39,7 @@ def offered_to(
     if allowed is not None: ok &= (allowed if np.ndim(allowed) == 1 else allowed[row])[pool]
     return ok
 
-# %% ../nbs/36_baskets.ipynb #2675e8e2
+# %% ../nbs/36_baskets.ipynb #ce6cf1ba
 class Pairs:
     "Which articles were in a basket with an article, how often, and how often by chance."
     def __init__(self, arrays: Mapping[str, np.ndarray]):  # of `47_complements`
@@ -53,7 +53,7 @@ class Pairs:
         ids = self.ids[i]; ids = ids[:(ids >= 0).sum()]
         return ids, self.support[i, :len(ids)].astype(float), self.baskets[i] * self.baskets[ids].astype(float) / self.total
 
-# %% ../nbs/36_baskets.ipynb #b0d01d36
+# %% ../nbs/36_baskets.ipynb #518f611d
 FITS = ('product_type', 'appearance', 'colour', 'department', 'section', 'garment_group')  # attributes of which a table says what goes with what
 TERMS = ('popularity', 'level', 'pairs', 'cosine', 'product', *(f'{a} {how}' for a in FITS for how in ('mean', 'best')), 'vectors mean', 'vectors best')
 QUESTIONS = ('together', 'product', 'group')
@@ -64,7 +64,7 @@ def mean_and_best(
     "The mean and the largest over the cart."
     return [rows.mean(0), rows.max(0)]
 
-# %% ../nbs/36_baskets.ipynb #77d53ad9
+# %% ../nbs/36_baskets.ipynb #76bee0ee
 class CartTerms:
     "What is said of every article that may be proposed, for a cart."
     def __init__(self, arrays: Mapping[str, np.ndarray]):  # of `47_complements`
@@ -104,7 +104,7 @@ class CartTerms:
         tables = [row[its] for table, its, mine in zip(self.tables, self.its[1:], self.attributes[cart, 1:].T) for row in mean_and_best(table[mine])]
         return np.stack([self.popularity, self.level, *self.by_pairs(cart), self.by_product(cart), *tables, *mean_and_best(self.sources[cart] @ self.targets)], 1)
 
-# %% ../nbs/36_baskets.ipynb #39fa47b7
+# %% ../nbs/36_baskets.ipynb #7d2d588f
 def random_complements(
     n_items: int,
     seed: int = 0,
@@ -123,7 +123,7 @@ def random_complements(
                 outfit_product_ids=products, outfit_product_lift=np.where(products >= 0, r(*products.shape), 0), **tables, outfit_from=r(n_items, dim), outfit_to=r(len(pool), dim),
                 outfit_weights=r(len(QUESTIONS), len(TERMS)))
 
-# %% ../nbs/36_baskets.ipynb #1785a2fc
+# %% ../nbs/36_baskets.ipynb #b8e52aab
 class Outfit:
     "What goes with carts. Thread-safe: nothing is written after construction."
     def __init__(self, arrays: Mapping[str, np.ndarray]):  # of `47_complements`
@@ -153,7 +153,7 @@ class Outfit:
         rows = [top_of(self.pool, np.where(offered_to(b, self.pool, exclude, allowed), self.scores(self.terms.known(cart), question), np.float32(-np.inf)), k) for b, cart in enumerate(carts)]
         return tuple(np.stack(x) for x in zip(*rows)) if rows else (np.zeros((0, k), np.int32), np.zeros((0, k), np.float32))
 
-# %% ../nbs/36_baskets.ipynb #09da9e8c
+# %% ../nbs/36_baskets.ipynb #36fa9e00
 class BoughtTogether:
     "What is bought with an article. Thread-safe: nothing is written after construction."
     def __init__(self,
