@@ -6,14 +6,14 @@
 __all__ = ['FITS', 'TERMS', 'QUESTIONS', 'top_of', 'offered_to', 'Pairs', 'mean_and_best', 'CartTerms', 'random_complements',
            'Outfit', 'BoughtTogether']
 
-# %% ../nbs/36_baskets.ipynb #c7831859
+# %% ../nbs/36_baskets.ipynb #df96a24e
 from typing import Mapping
 
 import numpy as np
 
 from .core import InputError, Run, stage
 
-# %% ../nbs/36_baskets.ipynb #156b4165
+# %% ../nbs/36_baskets.ipynb #4e409a32
 def top_of(
     ids: np.ndarray,  # (P,) int32 item_idx, ascending
     scores: np.ndarray,  # (P,) float32, -inf for what must not be listed
@@ -26,7 +26,7 @@ def top_of(
     at = at[np.argsort(-scores[at], kind='stable')][:k]; at = at[scores[at] > -np.inf]; pad = (0, k - len(at))
     return np.pad(ids[at], pad, constant_values=-1).astype(np.int32), np.pad(scores[at], pad, constant_values=-np.inf).astype(np.float32)
 
-# %% ../nbs/36_baskets.ipynb #4987eb5d
+# %% ../nbs/36_baskets.ipynb #e9830b1d
 def offered_to(
     row: int,  # of the batch
     pool: np.ndarray,  # (P,) int32 item_idx
@@ -39,7 +39,7 @@ def offered_to(
     if allowed is not None: ok &= (allowed if np.ndim(allowed) == 1 else allowed[row])[pool]
     return ok
 
-# %% ../nbs/36_baskets.ipynb #ce6cf1ba
+# %% ../nbs/36_baskets.ipynb #c1a70d1d
 class Pairs:
     "Which articles were in a basket with an article, how often, and how often by chance."
     def __init__(self, arrays: Mapping[str, np.ndarray]):  # of `47_complements`
@@ -53,10 +53,10 @@ class Pairs:
         ids = self.ids[i]; ids = ids[:(ids >= 0).sum()]
         return ids, self.support[i, :len(ids)].astype(float), self.baskets[i] * self.baskets[ids].astype(float) / self.total
 
-# %% ../nbs/36_baskets.ipynb #518f611d
+# %% ../nbs/36_baskets.ipynb #965e158f
 FITS = ('product_type', 'appearance', 'colour', 'department', 'section', 'garment_group')  # attributes of which a table says what goes with what
 TERMS = ('popularity', 'level', 'pairs', 'cosine', 'product', *(f'{a} {how}' for a in FITS for how in ('mean', 'best')), 'vectors mean', 'vectors best')
-QUESTIONS = ('together', 'product', 'group')
+QUESTIONS = ('together', 'group', 'outfit')
 
 def mean_and_best(
     rows: np.ndarray,  # (c, n) float32, one row an article of the cart
@@ -64,7 +64,7 @@ def mean_and_best(
     "The mean and the largest over the cart."
     return [rows.mean(0), rows.max(0)]
 
-# %% ../nbs/36_baskets.ipynb #76bee0ee
+# %% ../nbs/36_baskets.ipynb #28a8988b
 class CartTerms:
     "What is said of every article that may be proposed, for a cart."
     def __init__(self, arrays: Mapping[str, np.ndarray]):  # of `47_complements`
@@ -104,7 +104,7 @@ class CartTerms:
         tables = [row[its] for table, its, mine in zip(self.tables, self.its[1:], self.attributes[cart, 1:].T) for row in mean_and_best(table[mine])]
         return np.stack([self.popularity, self.level, *self.by_pairs(cart), self.by_product(cart), *tables, *mean_and_best(self.sources[cart] @ self.targets)], 1)
 
-# %% ../nbs/36_baskets.ipynb #7d2d588f
+# %% ../nbs/36_baskets.ipynb #a9d73677
 def random_complements(
     n_items: int,
     seed: int = 0,
@@ -123,7 +123,7 @@ def random_complements(
                 outfit_product_ids=products, outfit_product_lift=np.where(products >= 0, r(*products.shape), 0), **tables, outfit_from=r(n_items, dim), outfit_to=r(len(pool), dim),
                 outfit_weights=r(len(QUESTIONS), len(TERMS)))
 
-# %% ../nbs/36_baskets.ipynb #b8e52aab
+# %% ../nbs/36_baskets.ipynb #35503cb6
 class Outfit:
     "What goes with carts. Thread-safe: nothing is written after construction."
     def __init__(self, arrays: Mapping[str, np.ndarray]):  # of `47_complements`
@@ -133,9 +133,9 @@ class Outfit:
     def open(self, cart: np.ndarray, question: str) -> np.ndarray:  # (P,) bool
         "What may be an answer at all: see `QUESTIONS`."
         if question not in QUESTIONS: raise InputError(f"question {question!r}: expected one of {', '.join(QUESTIONS)}")
-        like = {'together': (), 'product': (0,), 'group': (0, 1 + FITS.index('product_type'), 1 + FITS.index('garment_group'))}[question]
+        like = ('garment_group', 'product_type')[:QUESTIONS.index(question)]
         ok = ~np.isin(self.pool, cart)
-        for c in like: ok &= ~np.isin(self.terms.its[c], [v for v in self.terms.attributes[cart, c] if v >= 0])
+        for c in (1 + FITS.index(a) for a in like): ok &= ~np.isin(self.terms.its[c], [v for v in self.terms.attributes[cart, c] if v >= 0])
         return ok
 
     def scores(self, cart: np.ndarray, question: str) -> np.ndarray:  # (P,) float32; -inf for what is no answer
@@ -147,19 +147,19 @@ class Outfit:
         k: int = 12,
         exclude: 'np.ndarray | None' = None,  # (B, E) int32 item_idx not to be proposed, padded with -1
         allowed: 'np.ndarray | None' = None,  # (items,) or (B, items) bool: what may be proposed
-        question: str = 'group',  # one of `QUESTIONS`
+        question: str = 'outfit',  # one of `QUESTIONS`
     ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) item_idx and scores, best first, padded with -1 and -inf
         "What completes carts."
         rows = [top_of(self.pool, np.where(offered_to(b, self.pool, exclude, allowed), self.scores(self.terms.known(cart), question), np.float32(-np.inf)), k) for b, cart in enumerate(carts)]
         return tuple(np.stack(x) for x in zip(*rows)) if rows else (np.zeros((0, k), np.int32), np.zeros((0, k), np.float32))
 
-# %% ../nbs/36_baskets.ipynb #36fa9e00
+# %% ../nbs/36_baskets.ipynb #8151ee5d
 class BoughtTogether:
     "What is bought with an article. Thread-safe: nothing is written after construction."
     def __init__(self,
         arrays: Mapping[str, np.ndarray],  # of `47_complements`
         outfit: Outfit,  # what to expect where there are few baskets
-        fill: bool = True,  # with what is only expected, after what is evident
+        fill: bool = True,  # also with what is only expected
     ):
         self.pairs, self.outfit, self.fill = Pairs(arrays), outfit, fill
         self.floor, self.prior = map(float, arrays['together_evidence'])  # baskets with both that make a pair evident; baskets that the expectation counts for
@@ -173,10 +173,10 @@ class BoughtTogether:
         return support, evident
 
     def scores(self, i: int) -> np.ndarray:  # (P,) float32; -inf for what is no answer
-        "The expected share of baskets with an article that have each article of the pool, plus 1 where that is evident."
+        "The expected share of baskets with an article that have each article of the pool."
         support, evident = self.seen(i); n = self.pairs.baskets[i] if 0 <= i < len(self.pairs) else 0
         score = self.outfit.scores(self.outfit.terms.known([i]), 'together').astype(float); share = np.exp(score - score.max(initial=0)); share /= share.sum() or 1
-        return np.where(evident | (self.fill & (score > -np.inf)), (support + self.prior * share) / (n + self.prior) + evident, -np.inf).astype(np.float32)
+        return np.where((score > -np.inf) & (evident | self.fill), (support * evident + self.prior * share) / (n + self.prior), -np.inf).astype(np.float32)
 
     def answer(self,
         items: list,  # B item_idx

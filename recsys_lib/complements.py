@@ -8,7 +8,7 @@ __all__ = ['PLAIN', 'ComplementSettings', 'Baskets', 'baskets', 'hide_one', 'pai
            'fit_complements', 'place_of', 'interval', 'hit_table', 'outfit_models', 'ask_outfits', 'ask_together',
            'ask_similar', 'learn_complements', 'open_complements']
 
-# %% ../nbs/47_complements.ipynb #9c52df84
+# %% ../nbs/47_complements.ipynb #52681a60
 from copy import copy
 from dataclasses import asdict, dataclass
 
@@ -25,7 +25,7 @@ from .data import ITEM_ATTRIBUTES, Dataset, columns, open_dataset
 from .sources import basket_pairs, daily_sales, nearest, open_snapshot, popularity, top_in_groups
 from .split import labels, open_plan
 
-# %% ../nbs/47_complements.ipynb #fdaa4a90
+# %% ../nbs/47_complements.ipynb #2ab94c3c
 @dataclass(frozen=True)
 class ComplementSettings:
     "How complements are learned."
@@ -38,12 +38,12 @@ class ComplementSettings:
     epochs: int = 2  # over the baskets
     examples: int = 500_000  # articles of baskets in an epoch, at most
     own: int = 5  # an article in fewer baskets has no vector of its own, only those of its attributes and its content
-    carts: int = 2500  # from which each question's weights are learned
+    carts: int = 3000  # from which each question's weights are learned
     floor: int = 2  # baskets with both that make a pair evident
-    prior: float = 20.  # baskets that an expectation counts for
+    prior: float = 600.  # baskets that an expectation counts for
     seed: int = 42
 
-# %% ../nbs/47_complements.ipynb #1d237604
+# %% ../nbs/47_complements.ipynb #79e29a2b
 @dataclass
 class Baskets:
     "Baskets of two or more articles; line l says that basket `basket[l]` has article `item[l]`."
@@ -70,20 +70,23 @@ def baskets(
     _, first, basket = np.unique(number[keep], return_index=True, return_inverse=True)
     return Baskets(basket, item[keep].astype(np.int32), user[keep][first].astype(np.int32))
 
-# %% ../nbs/47_complements.ipynb #a07028f9
+# %% ../nbs/47_complements.ipynb #9a951536
 def hide_one(
     baskets: Baskets,
     most: int,  # of them, drawn
     seed: int = 42,
+    alone: 'np.ndarray | None' = None,  # (items,) int32, -1 unknown: only an article is taken that has its value alone in the basket
 ) -> 'tuple[list, np.ndarray, np.ndarray]':  # carts, each (c,) int32; (carts,) int32 the hidden article; (carts,) int32 whose basket it was
     "Take one article of each basket away."
-    rng = np.random.default_rng(seed); start = baskets.start
-    hidden = start[:-1] + rng.integers(np.diff(start)) if len(baskets) else start[:-1]
-    drawn = np.sort(rng.permutation(len(baskets))[:most])
-    carts = [np.append(baskets.item[start[b]:hidden[b]], baskets.item[hidden[b] + 1:start[b + 1]]) for b in drawn]
-    return carts, baskets.item[hidden[drawn]], baskets.user[drawn]
+    rng = np.random.default_rng(seed); start, line = baskets.start, np.arange(len(baskets.item))
+    if alone is not None:
+        value = alone[baskets.item].astype(np.int64); _, at, count = np.unique(baskets.basket * (value.max(initial=0) + 1) + value, return_inverse=True, return_counts=True)
+        line = line[(value < 0) | (count[at] == 1)]
+    line = line[np.lexsort((rng.random(len(line)), baskets.basket[line]))]; _, first = np.unique(baskets.basket[line], return_index=True)
+    hidden = line[np.sort(rng.permutation(first)[:most])]; of = baskets.basket[hidden]
+    return [np.append(baskets.item[start[b]:h], baskets.item[h + 1:start[b + 1]]) for b, h in zip(of, hidden)], baskets.item[hidden], baskets.user[of]
 
-# %% ../nbs/47_complements.ipynb #dc035b37
+# %% ../nbs/47_complements.ipynb #95deae8b
 def pair_arrays(
     dataset: Dataset,
     asof: int,
@@ -100,7 +103,7 @@ def pair_arrays(
     return dict(together_ids=ids, together_support=support.astype(np.int32), together_baskets=size.astype(np.int32), together_total=np.array([max(1, len(counted))]),
                 together_evidence=np.array([settings.floor, settings.prior], np.float32)), (item, other, n)
 
-# %% ../nbs/47_complements.ipynb #1a94c9f7
+# %% ../nbs/47_complements.ipynb #6f6c011c
 def lift_table(
     pairs: tuple,  # item, other, baskets with both, in both directions
     value: np.ndarray,  # (items,) int32, -1 unknown
@@ -113,7 +116,7 @@ def lift_table(
     chance = np.outer(seen.sum(1), seen.sum(0)) / max(seen.sum(), 1)
     return np.pad(np.log((seen + shrink) / (chance + shrink)), (0, 1)).astype(np.float32)
 
-# %% ../nbs/47_complements.ipynb #f8c4ba35
+# %% ../nbs/47_complements.ipynb #4b3449d1
 def product_pairs(
     pairs: tuple,  # item, other, baskets with both
     product: np.ndarray,  # (items,) int32, -1 unknown
@@ -125,7 +128,7 @@ def product_pairs(
     one, two = np.divmod(key, max(v, 1)); total = np.bincount(one, seen, v)
     return nearest(one, two, np.log1p(seen / (total[one] * total[two] / max(total.sum(), 1) + .5)), v, k)
 
-# %% ../nbs/47_complements.ipynb #7faba240
+# %% ../nbs/47_complements.ipynb #269dab08
 def feature_numbers(
     attributes: np.ndarray,  # (items, A) int32, -1 unknown; the product first
     bought: np.ndarray,  # (items,) in how many baskets
@@ -139,7 +142,7 @@ def feature_numbers(
         values, at = np.unique(column, return_inverse=True); out.append(at + first); first += len(values)
     return np.stack(out, 1).astype(np.int64)
 
-# %% ../nbs/47_complements.ipynb #23ac8b28
+# %% ../nbs/47_complements.ipynb #666daaaf
 class Companions(nn.Module):
     "Vectors of articles in a cart, of articles added to one, and their level."
     def __init__(self, features: np.ndarray, content: np.ndarray, dim: int):
@@ -158,7 +161,7 @@ class Companions(nn.Module):
         unseen = np.setdiff1d(np.arange(len(self.sums['cart'].weight)), self.features[torch.from_numpy(seen)].numpy())
         for layer in self.sums.values(): layer.weight.data[torch.from_numpy(unseen)] = 0
 
-# %% ../nbs/47_complements.ipynb #f8882392
+# %% ../nbs/47_complements.ipynb #47b3c76a
 def draw_examples(
     baskets: Baskets,
     product: np.ndarray,  # (items,) int32, -1 unknown
@@ -175,7 +178,7 @@ def draw_examples(
     rows = rng.permutation(np.flatnonzero((cart >= 0).any(1)))[:most]
     return item[rows].astype(np.int64), cart[rows].astype(np.int64)
 
-# %% ../nbs/47_complements.ipynb #6e139eb1
+# %% ../nbs/47_complements.ipynb #6a78f0d1
 def learn_vectors(
     counted: Baskets,
     features: np.ndarray,  # (items, A + 1) int64
@@ -204,7 +207,7 @@ def learn_vectors(
     with torch.no_grad(): out = tuple(net(side, every).numpy() for side in ('cart', 'added', 'level'))
     torch.set_num_threads(threads); return out[0], out[1], out[2][:, 0]
 
-# %% ../nbs/47_complements.ipynb #03219bd1
+# %% ../nbs/47_complements.ipynb #d98932ae
 def evidence_arrays(
     dataset: Dataset,
     asof: int,
@@ -225,7 +228,7 @@ def evidence_arrays(
     return dict(**arrays, outfit_pool=pool, outfit_attributes=np.stack([its['product'], *(its[a] for a in FITS)], 1), outfit_popularity=sells[pool], outfit_level=level[pool],
                 outfit_product_ids=products, outfit_product_lift=lifts, **{f'outfit_{a}': lift_table(pairs, its[a], settings.shrink) for a in FITS}, outfit_from=source, outfit_to=target[pool])
 
-# %% ../nbs/47_complements.ipynb #566874cc
+# %% ../nbs/47_complements.ipynb #11d47c79
 PLAIN = {'popularity': 1., 'pairs': .3, 'product': .3, 'vectors mean': .5}
 
 def learn_weights(
@@ -252,7 +255,7 @@ def learn_weights(
         return -np.log(np.maximum(p[:, 0], 1e-30)).mean() + far @ (w - base), np.tensordot(d, x, 2) / len(x) + 2 * far
     return np.where(np.isfinite(unit), minimize(loss, base, jac=True, method='L-BFGS-B').x / unit, plain).astype(np.float32)
 
-# %% ../nbs/47_complements.ipynb #93a34da8
+# %% ../nbs/47_complements.ipynb #42ee000f
 def fit_complements(
     dataset: Dataset,
     asof: int,  # only rows dated before are read
@@ -264,11 +267,11 @@ def fit_complements(
     "Learn what goes with what as of a date."
     then = asof - horizon; earlier = evidence_arrays(dataset, then, vectors, horizon, settings)
     outfit = Outfit({**earlier, 'outfit_weights': np.zeros((len(QUESTIONS), len(TERMS)), np.float32)})
-    carts, hidden, _ = hide_one(baskets(dataset, then, asof, dataset.n_items_at(then), settings.max_basket), 4 * settings.carts, settings.seed)
-    weights = np.stack([learn_weights(outfit, carts, hidden, question, settings) for question in QUESTIONS])
+    lately, group = baskets(dataset, then, asof, dataset.n_items_at(then), settings.max_basket), earlier['outfit_attributes'][:, 1 + FITS.index('garment_group')]
+    weights = np.stack([learn_weights(outfit, *hide_one(lately, 4 * settings.carts, settings.seed, None if question == 'together' else group)[:2], question, settings) for question in QUESTIONS])
     return {**evidence_arrays(dataset, asof, vectors, horizon, settings, catalogue), 'outfit_weights': weights}
 
-# %% ../nbs/47_complements.ipynb #dc66d84b
+# %% ../nbs/47_complements.ipynb #c024cbe3
 def place_of(
     scores: np.ndarray,  # (P,) -inf for what is no answer
     at: int,  # the position of the right one; -1 if it is not among them
@@ -287,7 +290,7 @@ def interval(
     times = (np.bincount(rng.integers(0, len(total), len(total)), minlength=len(total)) for _ in range(repeats))
     return tuple(np.quantile([(t @ total) / (t @ count) for t in times], [.025, .975]).tolist()) if len(total) else (np.nan, np.nan)
 
-# %% ../nbs/47_complements.ipynb #cdc3129e
+# %% ../nbs/47_complements.ipynb #082a0360
 def hit_table(
     places: dict,  # model -> (n,) places of the right one
     who: np.ndarray,  # (n,) customers
@@ -299,7 +302,7 @@ def hit_table(
         rows.append({'model': model, 'HitRate@12': float((place < 12).mean()), 'low': low, 'high': high, 'HitRate@100': float((place < 100).mean()), 'MRR': float((1 / (1 + place)).mean())})
     return rows
 
-# %% ../nbs/47_complements.ipynb #6f49da9a
+# %% ../nbs/47_complements.ipynb #7f56a191
 def outfit_models(
     outfit: Outfit,
     vectors: 'np.ndarray | None',  # (catalogue, d) content vectors
@@ -309,13 +312,12 @@ def outfit_models(
 ) -> dict:  # model -> (P,) scores
     "What each model says of the pool."
     terms = outfit.terms(cart); term = dict(zip(TERMS, terms.T)); ok = outfit.open(cart, question); sells = term['popularity']; share = np.exp(sells) * 1e-3
-    group = 1 + FITS.index('garment_group'); inside = np.isin(outfit.terms.its[group], outfit.terms.attributes[cart, group])
     models = {'learned combination': terms @ outfit.weights[QUESTIONS.index(question)], 'pairs of articles': term['pairs'] + share, 'co-purchase cosine': term['cosine'] + share,
-              'popularity in the groups that go with the cart': sells + term['garment_group mean'], "popularity in the cart's groups": sells + 100 * inside, 'popularity': sells,
+              'popularity in the groups that go with the cart': sells + term['garment_group mean'], 'popularity': sells,
               'vectors': term['vectors mean'], **({} if vectors is None else {'content': (vectors[cart] @ vectors[outfit.pool].T).max(0)}), 'shuffle': rng.random(len(sells))}
     return {name: np.where(ok, s, -np.inf) for name, s in models.items()}
 
-# %% ../nbs/47_complements.ipynb #36ecf53a
+# %% ../nbs/47_complements.ipynb #389fd342
 def ask_outfits(
     outfit: Outfit,
     vectors: 'np.ndarray | None',
@@ -323,17 +325,17 @@ def ask_outfits(
     question: str,
     seed: int = 42,
 ) -> 'tuple[dict, np.ndarray]':  # model -> (n,) places; (n,) which carts were asked: those whose hidden article is an answer to the question
-    "Where each model puts the hidden articles. 'as served' answers every cart, with other garment groups only."
+    "Where each model puts the hidden articles. 'as served' is barred from the product types of the cart too, and from what is of one it cannot be right."
     places, asked, rng = {}, [], np.random.default_rng(seed)
     for c, (cart, right) in enumerate(tqdm(list(zip(carts, hidden)), desc='carts', delay=5)):
         cart, at = np.unique(cart), outfit.terms.place[right]
         if at < 0 or not outfit.open(cart, question)[at]: continue
         asked.append(c); models = outfit_models(outfit, vectors, cart, question, rng)
-        if question != 'group': models['as served, other groups only'] = outfit.scores(cart, 'group')
+        if question != 'outfit': models['as served, no type of the cart either'] = outfit.scores(cart, 'outfit')
         for name, s in models.items(): places.setdefault(name, []).append(place_of(s, at))
     return places, np.array(asked, int)
 
-# %% ../nbs/47_complements.ipynb #edd56726
+# %% ../nbs/47_complements.ipynb #2ec28bce
 def ask_together(
     together: BoughtTogether,
     vectors: 'np.ndarray | None',
@@ -345,13 +347,13 @@ def ask_together(
     outfit, places, rng = together.outfit, {}, np.random.default_rng(seed); only = copy(together); only.fill = False
     for i, right in zip(tqdm(items, desc='pairs', delay=5), hidden):
         cart = np.array([i]); at = outfit.terms.place[right]; models = outfit_models(outfit, vectors, cart, 'together', rng); support = together.seen(i)[0]; sells = outfit.terms.popularity
-        models = {'evident pairs, then what is expected': together.scores(i), 'evident pairs alone': only.scores(i), 'what is expected alone': models.pop('learned combination'),
+        models = {'as served, evident pairs and what is expected': together.scores(i), 'evident pairs alone': only.scores(i), 'what is expected alone': models.pop('learned combination'),
                   'number of baskets': np.where(outfit.pool == i, -np.inf, support + np.exp(sells) * 1e-3), 'popularity in the department': np.where(outfit.pool == i, -np.inf, sells + 100 * (department[outfit.pool] == department[i])),
                   **{n: s for n, s in models.items() if n in ('co-purchase cosine', 'popularity', 'content', 'shuffle')}}
         for name, s in models.items(): places.setdefault(name, []).append(place_of(s, at))
     return places
 
-# %% ../nbs/47_complements.ipynb #c2635525
+# %% ../nbs/47_complements.ipynb #ba2ac231
 def ask_similar(
     snapshot,  # of `45_sources`
     bought,  # `Labels` of the period after it
@@ -366,7 +368,7 @@ def ask_similar(
     def places(ids): hit = ((ids[:, :, None] == theirs[:, None, :]) & (ids[:, :, None] >= 0)).any(2); return np.where(hit.any(1), hit.argmax(1), np.inf)
     return {name: places(ids) for name, ids in lists.items()}, users
 
-# %% ../nbs/47_complements.ipynb #e70b4789
+# %% ../nbs/47_complements.ipynb #7c7d783f
 def learn_complements(
     run: Run,
     asof: int,
@@ -380,7 +382,7 @@ def learn_complements(
         np.save(folder / '.partial.npy', array); (folder / '.partial.npy').rename(folder / f'{name}.npy')
     write_json(folder / 'complements.json', dict(asof=asof, arrays=sorted(arrays), settings=asdict(settings)))
 
-# %% ../nbs/47_complements.ipynb #6dbcebcd
+# %% ../nbs/47_complements.ipynb #091dd671
 def open_complements(
     run: Run,
     asof: int,
