@@ -51,7 +51,7 @@ def expected(found, model):
     *above, last = found['loc'] or [None]
     for part in above:  # down to the model that the field is of
         if isinstance(part, str): model, = get_args(model.model_fields[part].annotation)
-    fields = model.model_fields
+    fields = getattr(model, 'model_fields', {})  # a list may be of texts
     if found['type'] == 'extra_forbidden': return f"one of {', '.join(fields)}" if fields else 'no parameters'
     return last in fields and fields[last].description or found['msg'].removeprefix('Input should be ')
 
