@@ -113,9 +113,10 @@ def random_complements(
 ) -> dict:  # arrays of the shapes that `47_complements` learns
     "Arrays to try answers on."
     rng = np.random.default_rng(seed); r = lambda *shape: rng.normal(size=shape).astype(np.float32)
-    some = lambda n, m, of: np.stack([np.where(np.arange(m) < rng.integers(0, m + 1), rng.permutation(of)[:m], -1) for _ in range(n)]).astype(np.int32)
-    ids, products = some(n_items, partners, n_items), some(n_items // 3, 3, n_items // 3); ids[ids == np.arange(n_items)[:, None]] = 0; ids[0] = -1
-    ids = np.array([np.pad(u := np.unique(x[x >= 0]), (0, partners - len(u)), constant_values=-1) for x in ids], np.int32)
+    def some(n, m, of):  # distinct ones, ascending
+        x = np.sort(rng.integers(0, of, (n, m)), 1); x[:, 1:][x[:, 1:] == x[:, :-1]] = -1; x[(np.arange(m) >= rng.integers(0, m + 1, n)[:, None]) | (x == np.arange(n)[:, None])] = -1
+        return np.take_along_axis(x, np.argsort(x < 0, 1, kind='stable'), 1).astype(np.int32)
+    ids, products = some(n_items, partners, n_items), some(n_items // 3, 3, n_items // 3)
     attributes = np.stack([rng.integers(-1, n, n_items) for n in (n_items // 3, 9, 5, 8, 12, 9, 6)], 1).astype(np.int32); pool = np.arange(1, n_items, 2, dtype=np.int32)
     tables = {f'outfit_{a}': np.pad(r(v, v), (0, 1)) for a, v in zip(FITS, (9, 5, 8, 12, 9, 6))}
     return dict(together_ids=ids, together_support=np.where(ids >= 0, rng.integers(1, 9, ids.shape), 0).astype(np.int32), together_baskets=rng.integers(9, 90, n_items).astype(np.int32),
