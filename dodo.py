@@ -17,10 +17,12 @@ AFTER = {
     '20_split':      ['10_data'],
     '30_clip':       ['10_data'],
     '35_retrieval':  [],
+    '36_baskets':    [],
     '37_search':     ['10_data', '30_clip'],
     '40_als':        ['10_data', '20_split'],
     '42_linear':     ['10_data', '20_split', '40_als'],
     '45_sources':    ['10_data', '20_split', '30_clip', '40_als'],
+    '47_complements':['10_data', '20_split', '30_clip', '45_sources'],
     '50_features':   ['45_sources'],
     '55_ranking':    ['10_data', '20_split', '45_sources', '50_features'],
     '56_tuning':     ['20_split', '55_ranking'],  # searches nothing, unless `make tune` asks for it
@@ -29,7 +31,7 @@ AFTER = {
     '64_peers':      ['10_data', '20_split', '45_sources', '60_evaluation'],  # and the lists of `make peers`, which asks for it again
     '65_cold':       ['10_data', '20_split', '30_clip', '40_als', '45_sources', '50_features', '55_ranking'],
     '67_diversity':  ['10_data', '20_split', '30_clip', '45_sources', '50_features', '55_ranking', '60_evaluation'],
-    '70_bundle':     ['10_data', '20_split', '30_clip', '37_search', '45_sources', '50_features', '55_ranking', '60_evaluation'],  # whose metrics its manifest tells
+    '70_bundle':     ['10_data', '20_split', '30_clip', '37_search', '45_sources', '47_complements', '50_features', '55_ranking', '60_evaluation'],  # whose metrics its manifest tells
     '72_batch':      ['10_data', '20_split', '45_sources', '50_features', '55_ranking', '70_bundle'],
     '75_acceptance': ['60_evaluation', '70_bundle'],
     '90_report':     [...],                 # all of the others, and their executed notebooks

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'KINDS', 'NAME_COLUMNS', 'TEXT_COLUMNS', 'TextColumn', 'IdIndex', 'BundleParts', 'write_bundle',
-           'manifest_digest', 'describe', 'verify_bundle', 'Bundle', 'interactions', 'refine_arrays', 'Refined',
-           'Recommender', 'search_files', 'build_bundle']
+           'manifest_digest', 'describe', 'verify_bundle', 'Bundle', 'interactions', 'Complements', 'check_asked',
+           'refine_arrays', 'Refined', 'Recommender', 'search_files', 'complement_arrays', 'build_bundle']
 
 # %% ../nbs/70_bundle.ipynb #1bcfae6f
 import json, os, shutil
@@ -19,6 +19,7 @@ import faiss
 import numpy as np
 import onnxruntime
 
+from .baskets import BoughtTogether, Outfit
 from .core import InputError, Run, read_json, sha256, stage, to_date, to_day, write_json
 from .explain import explain, tree_boxes
 from .refine import FILTERED, Catalogue, Filters, allowed_articles, arrange
@@ -202,6 +203,51 @@ def interactions(
         out.append((i, float(now - day), float(price), event.get('channel') or 2, KINDS[kind]))
     return out
 
+# %% ../nbs/70_bundle.ipynb #5550a03b
+class Complements:
+    "What a `Bundle` says of articles that go together."
+    @property
+    def can_complement(self) -> bool: return 'outfit_weights.npy' in self.manifest['files']
+
+    @cached_property
+    def companions(self) -> BoughtTogether:
+        "What is bought with what. Raises `InputError` if this bundle's run has no complements."
+        if not self.can_complement: raise InputError(f"{self.folder}: this bundle knows no complements; its run has no stage 47_complements")
+        return BoughtTogether(self.arrays, Outfit(self.arrays))
+
+    def frequently_bought_together(self,
+        items: list,  # B item_idx
+        k: int = 12,
+        exclude: 'np.ndarray | None' = None,  # (B, E) int32 item_idx not to be proposed, padded with -1
+        allowed: 'np.ndarray | None' = None,  # (items,) or (B, items) bool: what may be proposed
+    ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) item_idx and scores, best first, padded with -1 and -inf
+        "What is bought with articles: see `baskets.BoughtTogether`."
+        companions = self.companions; check_asked(k, len(items), exclude, allowed, companions.outfit.terms.n_items)
+        return companions.answer(items, k, exclude, allowed)
+
+    def evidence(self, items: list, ids: np.ndarray) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) int32 support, (B, k) float32 lift
+        "In how many baskets articles were together, and how that compares with chance."
+        return self.companions.evidence(items, ids)
+
+    def complete_the_outfit(self,
+        carts: list,  # B sequences of item_idx, none empty
+        k: int = 12,
+        exclude: 'np.ndarray | None' = None,  # (B, E) int32 item_idx not to be proposed, padded with -1
+        allowed: 'np.ndarray | None' = None,  # (items,) or (B, items) bool: what may be proposed
+    ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) item_idx and scores, best first, padded with -1 and -inf
+        "What completes carts, of other garment groups and product types: see `baskets.Outfit`. Raises `InputError` for an empty cart."
+        outfit = self.companions.outfit; check_asked(k, len(carts), exclude, allowed, outfit.terms.n_items)
+        for b, cart in enumerate(carts):
+            if not len(cart): raise InputError(f"carts[{b}]: expected at least one article, got none")
+        return outfit.answer(carts, k, exclude, allowed)
+
+def check_asked(k: int, rows: int, exclude, allowed, n_items: int):
+    "Raises `InputError` for what cannot be asked."
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1: raise InputError(f"k = {k!r}: expected a whole number of at least 1")
+    if exclude is not None and (np.ndim(exclude) != 2 or len(exclude) != rows): raise InputError(f"exclude of shape {np.shape(exclude)}: expected ({rows}, E)")
+    if allowed is not None and (np.ndim(allowed) not in (1, 2) or np.shape(allowed)[-1] < n_items or np.ndim(allowed) == 2 and len(allowed) != rows):
+        raise InputError(f"allowed of shape {np.shape(allowed)}: expected (items,) or ({rows}, items), items at least {n_items}")
+
 # %% ../nbs/70_bundle.ipynb #a2f25a85
 NAME_COLUMNS = {a: f'{a}_name' for a in FILTERED}  # of articles.csv; where one is missing, the codes are the names
 
@@ -263,7 +309,7 @@ class Refined(Bundle):
         return out
 
 # %% ../nbs/70_bundle.ipynb #af964e20
-class Recommender(Refined):
+class Recommender(Complements, Refined):
     "Answers from a bundle. Thread-safe."
     def __init__(self,
         folder: 'str | Path',  # bundle/<version>, or a link to it
@@ -339,6 +385,13 @@ def search_files(run: Run) -> dict:  # file name in the bundle -> file of the ru
     return {'towers.json': towers / 'towers.json', **{name: towers / name for name in read_json(towers / 'towers.json')['files']},
             **{name: index / name for name in INDEX_FILES.values()}, 'search_text.npy': clip / 'text.npy', 'search_image.npy': clip / 'image.npy'}
 
+# %% ../nbs/70_bundle.ipynb #36fee38f
+def complement_arrays(run: Run, asof: int) -> dict:  # name -> array
+    "What complements need of a run: the arrays of `47_complements`. Nothing for a run that has none of this date."
+    if not (run.folder / f'complements/{to_date(asof)}/complements.json').exists(): return {}
+    from recsys_lib.complements import open_complements
+    return open_complements(run, asof)
+
 # %% ../nbs/70_bundle.ipynb #75d62ff9
 TEXT_COLUMNS = ('prod_name', 'product_type_name', 'colour_group_name', 'department_name', 'index_group_name')
 
@@ -348,7 +401,7 @@ def build_bundle(
     folder: 'str | Path',  # of all versions
     **facts,  # more for the manifest
 ) -> Path:  # folder/<version>
-    "The bundle of a run as of a date: its snapshot, the ranker, and search where the run has it."
+    "The bundle of a run as of a date: its snapshot, the ranker, and search and complements where the run has them."
     import onnx
     from recsys_lib import __version__
     from recsys_lib.data import ITEM_ATTRIBUTES, open_dataset
@@ -364,8 +417,8 @@ def build_bundle(
     save_graph(join_ranker(graph, trees_to_onnx(booster)), ranker)
     items, users = dataset.item_frame, dataset.user_frame
     graphs = {name: ranker.with_name(name) for name in ('ranker.onnx', 'ranker.onnx.data')}
-    extra = refine_arrays(items, ITEM_ATTRIBUTES, snapshot.n_items, booster.model_to_string())
-    parts = BundleParts(snapshot.arrays | extra, snapshot.histories, snapshot.settings.retrieval, graphs | search_files(run), items.article_id.tolist(),
+    extra = refine_arrays(items, ITEM_ATTRIBUTES, snapshot.n_items, booster.model_to_string()) | complement_arrays(run, asof)
+    parts = BundleParts({**snapshot.arrays, **extra}, snapshot.histories, snapshot.settings.retrieval, graphs | search_files(run), items.article_id.tolist(),
         users.customer_id[:len(snapshot.histories)].tolist(), {c: items[c].fillna('').tolist() for c in TEXT_COLUMNS if c in items},
         items.department_idx.to_numpy(np.int32), dict(asof=to_date(asof), horizon=plan.horizon, dataset=dataset.meta['fingerprint'], code=__version__,
             items=snapshot.n_items, customers=len(snapshot.histories), trees=booster.num_trees(),

@@ -7,7 +7,7 @@ from PIL import Image
 from recsys_lib.bundle import Recommender
 from recsys_lib.core import InputError
 
-from . import problems, recommendations, search
+from . import complements, problems, recommendations, search
 from .stock import Stock
 
 
@@ -31,6 +31,7 @@ def create_app(test_config=None):
     app.extensions['stock'] = Stock(app.config['STOCK'], app.extensions['recommender'])
     app.register_blueprint(recommendations.bp)
     app.register_blueprint(search.bp)
+    app.register_blueprint(complements.bp)
     app.add_url_rule('/healthz', view_func=healthz)
     return app
 
@@ -41,6 +42,7 @@ def open_recommender(folder):
     recommender = Recommender(folder)
     recommender.recommend(recommender.customers(['']), k=1)  # the first answer is slow: not a visitor's
     if recommender.can_search: recommender.search(['dress'], 1); recommender.search_image([Image.new('RGB', (8, 8))], 1)
+    if recommender.can_complement: recommender.complete_the_outfit([[0]], 1)
     return recommender
 
 

@@ -1,5 +1,5 @@
 """A snapshot knows nothing after its date: whatever happens on that day or later leaves it the same to the byte,
-and with it its candidates and its features."""
+and with it its candidates, its features and what is learned from baskets."""
 from zlib import crc32
 
 import numpy as np
@@ -7,17 +7,22 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from recsys_lib.complements import ComplementSettings, fit_complements
 from recsys_lib.core import to_day, to_date
 from recsys_lib.data import Dataset, ingest
 from recsys_lib.features import FeatureGraph, bind, export_template, save_graph, snapshot_tables
 from recsys_lib.sources import draw_hidden, fit_snapshot
 
 
-def snapshot_at(dataset, asof):
-    "A snapshot with content vectors, which follow from the article, and with some articles made cold."
+def vectors_of(dataset):
+    "Content vectors, which follow from the article."
     vectors = np.stack([np.random.default_rng(crc32(a.encode())).normal(size=8) for a in dataset.item_frame.article_id]).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return fit_snapshot(dataset, asof, vectors=vectors, hidden=draw_hidden(dataset.n_items_at(asof), .05, asof))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def snapshot_at(dataset, asof):
+    "A snapshot with content vectors, and with some articles made cold."
+    return fit_snapshot(dataset, asof, vectors=vectors_of(dataset), hidden=draw_hidden(dataset.n_items_at(asof), .05, asof))
 
 
 def known_at(dataset, asof, template, folder):
@@ -28,7 +33,8 @@ def known_at(dataset, asof, template, folder):
     history = snapshot.histories.batch(users, asof, snapshot.settings.retrieval.history)
     candidates = snapshot.retriever().candidates(history)
     features = FeatureGraph(folder / 'features.onnx')(candidates, history)
-    named = {**snapshot.arrays, **snapshot.histories.__dict__, **candidates.__dict__, 'features': features}
+    complements = fit_complements(dataset, asof, vectors_of(dataset), settings=ComplementSettings(dim=8, epochs=1, carts=50))
+    named = {**snapshot.arrays, **snapshot.histories.__dict__, **candidates.__dict__, 'features': features, **complements}
     return {name: (array.shape, array.dtype.str, np.ascontiguousarray(array).tobytes()) for name, array in named.items()}
 
 
@@ -99,4 +105,4 @@ def test_the_past_does_change_it(before, tmp_path):
     raw = tmp_path / 'raw'; raw.mkdir()
     for name, table in tables.items(): (rows.drop(last) if name == 'transactions_train' else table).to_csv(raw / f'{name}.csv', index=False)
     got = known_at(Dataset(ingest_into(raw, tmp_path / 'data')), asof, template, tmp_path)
-    assert got['popularity_score'] != expected['popularity_score'] and got['features'] != expected['features']
+    assert got['popularity_score'] != expected['popularity_score'] and got['features'] != expected['features'] and got['outfit_to'] != expected['outfit_to']

@@ -6,7 +6,7 @@ import nbformat, pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted((ROOT / 'nbs').glob('[0-9]*.ipynb'))}
-LIGHT = {'core', 'towers', 'retrieval', 'search', 'refine', 'explain', 'bundle'}  # what serving imports
+LIGHT = {'core', 'towers', 'retrieval', 'baskets', 'search', 'refine', 'explain', 'bundle'}  # what serving imports
 LIGHT_NEEDS = {'numpy', 'onnxruntime', 'faiss', 'tokenizers', 'regex', 'ftfy', 'PIL', 'bm25s', 'Stemmer'}
 EXPORTED, HIDDEN = re.compile(r'^#\| *exports?\b', re.M), re.compile(r'^#\| *hide\b', re.M)
 each_notebook = pytest.mark.parametrize('name', NOTEBOOKS)

@@ -15,9 +15,11 @@ ROOT = Path(__file__).parents[2]
 def bundle(tmp_path_factory):
     "The folder of a bundle version: that of `make test`, or one from a scratch run."
     if folder := os.environ.get('LOOKBOOK_BUNDLE'): return Path(folder).resolve()
+    from recsys_lib.complements import open_complements
     from recsys_lib.search import open_search
     from recsys_lib.split import open_plan
-    run = Run(''); open_search(run)  # before the bundle, which takes towers, vectors and index from the run
+    run = Run(''); open_search(run)  # before the bundle, which takes towers, vectors and index from the run, and complements
+    open_complements(run, open_plan(run).now)
     return build_bundle(run, open_plan(run).now, tmp_path_factory.mktemp('bundle'))
 
 
