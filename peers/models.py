@@ -239,7 +239,7 @@ PEERS = {
         dict(first=[False, True], factors=[32, 64, 100, 200], learning_rate=(.002, .2, 'log'), regularization=(.0005, .2, 'log'), iterations=[50, 100, 200, 400])),
     'EASE (RecTools)': (bought_first(ease), dict(first=False, items=4000, regularization=500.), dict(first=[False, True], items=[1000, 2000, 4000, 6000], regularization=(.5, 2000., 'log'))),
     'SASRec (RecTools)': (bought_first(sasrec), dict(first=False, factors=64, blocks=2, length=20, dropout=.2, learning_rate=.001, epochs=3, negatives=32),
-        dict(first=[False, True], factors=[32, 64, 128], blocks=[1, 2], length=[10, 20, 40], dropout=[.1, .2, .4], learning_rate=(.0005, .01, 'log'), epochs=[1, 2, 3, 5], negatives=[8, 32, 128])),
+        dict(first=[False, True], factors=[32, 64], blocks=[1, 2], length=[10, 20], dropout=[.1, .2, .4], learning_rate=(.0005, .02, 'log'), epochs=[1, 2, 3, 5], negatives=[8, 32])),
     'LightGBM, plain features': (lightgbm_plain, dict(candidates=60, neighbours=50, half_life=7., periods=1, trees=100, learning_rate=.1, leaves=31, min_leaf=20),
         dict(candidates=[30, 60, 100], neighbours=[20, 50, 200], half_life=DAYS, periods=[1, 2, 3], trees=[50, 100, 200, 400], learning_rate=(.01, .2, 'log'), leaves=[7, 15, 31, 63],
              min_leaf=[20, 100, 500, 2000])),
