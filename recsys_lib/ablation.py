@@ -7,8 +7,8 @@ __all__ = ['FEATURE_GROUPS', 'Silent', 'Muted', 'mute', 'draw_buyers', 'precisio
            'feature_groups', 'Bench', 'Sample']
 
 # %% ../nbs/62_ablation.ipynb #3d5068ec
+import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import lightgbm
 import numpy as np
