@@ -58,15 +58,15 @@ def in_a_process(folder, name, settings, to, limit):
 
 def trials_of(folder, name):
     "The lines that are there, of the questions as they are now."
-    path, asked = folder / 'trials' / f'{slug(name)}.jsonl', identity(folder)
+    path, asked = folder / 'trials' / f'{slug(name)}.jsonl', identity(folder / 'tune')
     text = path.read_text() if path.exists() else ''; whole = text[:text.rfind('\n') + 1]
     if whole != text: path.write_text(whole)  # ended in the middle of a line
     return path, asked, [t for t in map(json.loads, whole.splitlines()) if t['question'] == asked]
 
 
-def identity(folder):
-    "Names the question that peers are tuned on."
-    files = sorted(p for p in (folder / 'tune').iterdir() if p.suffix in ('.npy', '.json'))
+def identity(question):
+    "Names a question by what is in its folder."
+    files = sorted(p for p in question.iterdir() if p.suffix in ('.npy', '.json'))
     return hashlib.sha256(b''.join(hashlib.sha256(p.read_bytes()).digest() for p in files)).hexdigest()[:12]
 
 
@@ -91,12 +91,12 @@ def finish(folder, name, done, limit, asked=in_a_process):
     found = max(good, key=lambda t: t['map']) if good else None
     about = dict(peer=name, trials=len(done), ended=sum(t['map'] is None for t in done), settings=found and found['settings'], tuned_map=found and found['map'],
                  usual_map=done[0]['map'] if done else None, seconds=round(sum(t['seconds'] for t in done), 1), stopped='' if good else (done[-1]['stopped'] if done else 'no trial'))
+    old = json.loads((place / 'peer.json').read_text()).get('answered', {}) if (place / 'peer.json').exists() else {}; about['answered'] = {}
     for test in sorted(folder.glob('test-*')) if good else []:
-        to = place / f"{test.name.removeprefix('test-')}.npy"
-        if (old := place / 'peer.json').exists() and json.loads(old.read_text()).get('of') == [done[0]['question'], about['settings']] and to.exists(): continue
-        about['stopped'] = about['stopped'] or asked(test, name, found['settings'], to, 5 * limit)
-    place.mkdir(parents=True, exist_ok=True)
-    (place / 'peer.json').write_text(json.dumps(about | dict(of=[done[0]['question'], about['settings']] if done else None), indent=1) + '\n')
+        date = test.name.removeprefix('test-'); to, this = place / f'{date}.npy', [identity(test), found['settings']]
+        fresh = to.exists() and old.get(date) == this; about['stopped'] = about['stopped'] or ('' if fresh else asked(test, name, found['settings'], to, 5 * limit))
+        if fresh or not about['stopped']: about['answered'][date] = this
+    place.mkdir(parents=True, exist_ok=True); (place / 'peer.json').write_text(json.dumps(about, indent=1) + '\n')
     return about
 
 

@@ -48,10 +48,10 @@ def matrix(q, half_life=None):
     return csr_matrix((weight, (user, item)), shape=(q.n_users, q.n_items), dtype=np.float32)
 
 
-def sales(q, half_life):
-    "(items,) float64: buyers of each day, a day's counting half after so many days."
+def sales(q, half_life=None):
+    "(items,) float64: buyers of each day, a day's counting half after so many days; None: the horizon, as in our own popularity."
     rows = np.unique(q.interactions, axis=0)
-    return np.bincount(rows[:, 1], np.exp2((rows[:, 2] - (q.asof - 1)) / half_life), q.n_items)
+    return np.bincount(rows[:, 1], np.exp2((rows[:, 2] - (q.asof - 1)) / (half_life or q.horizon)), q.n_items)
 
 
 def best(score, k):
@@ -228,8 +228,8 @@ def lightgbm_plain(q, candidates, neighbours, half_life, periods, trees, learnin
 
 DAYS = (.5, 90., 'log')
 PEERS = {
-    'popularity, tuned': (popularity, dict(half_life=7.), dict(half_life=DAYS)),
-    'repurchase + popularity, tuned': (repurchase, dict(half_life=30., popularity_half_life=7.), dict(half_life=DAYS, popularity_half_life=DAYS)),
+    'popularity, tuned': (popularity, dict(half_life=None), dict(half_life=DAYS)),
+    'repurchase + popularity, tuned': (repurchase, dict(half_life=30., popularity_half_life=None), dict(half_life=DAYS, popularity_half_life=DAYS)),
     'BM25 item-kNN (implicit)': (bought_first(bm25), dict(first=False, neighbours=20, k1=1.2, b=.75, half_life=1000.),
         dict(first=[False, True], neighbours=[10, 20, 50, 100, 200, 500], k1=(.05, 5., 'log'), b=(0., 1., 'even'), half_life=(1., 1000., 'log'))),
     'cosine item-kNN (implicit)': (bought_first(cosine), dict(first=False, neighbours=20, half_life=1000.), dict(first=[False, True], neighbours=[10, 20, 50, 100, 200, 500], half_life=(1., 1000., 'log'))),
@@ -239,8 +239,8 @@ PEERS = {
         dict(first=[False, True], factors=[32, 64, 100, 200], learning_rate=(.002, .2, 'log'), regularization=(.0005, .2, 'log'), iterations=[50, 100, 200, 400])),
     'EASE (RecTools)': (bought_first(ease), dict(first=False, items=4000, regularization=500.), dict(first=[False, True], items=[1000, 2000, 4000, 6000], regularization=(.5, 2000., 'log'))),
     'SASRec (RecTools)': (bought_first(sasrec), dict(first=False, factors=64, blocks=2, length=20, dropout=.2, learning_rate=.001, epochs=3, negatives=32),
-        dict(first=[False, True], factors=[32, 64, 128], blocks=[1, 2], length=[10, 20, 40], dropout=[.1, .2, .4], learning_rate=(.0005, .01, 'log'), epochs=[1, 2, 3, 5], negatives=[8, 32, 128])),
-    'LightGBM, plain features': (lightgbm_plain, dict(candidates=60, neighbours=50, half_life=7., periods=1, trees=100, learning_rate=.1, leaves=31, min_leaf=20),
+        dict(first=[False, True], factors=[32, 64], blocks=[1, 2], length=[10, 20], dropout=[.1, .2, .4], learning_rate=(.0005, .02, 'log'), epochs=[1, 2, 3, 5], negatives=[8, 32])),
+    'LightGBM, plain features': (lightgbm_plain, dict(candidates=60, neighbours=50, half_life=None, periods=1, trees=100, learning_rate=.1, leaves=31, min_leaf=20),
         dict(candidates=[30, 60, 100], neighbours=[20, 50, 200], half_life=DAYS, periods=[1, 2, 3], trees=[50, 100, 200, 400], learning_rate=(.01, .2, 'log'), leaves=[7, 15, 31, 63],
              min_leaf=[20, 100, 500, 2000])),
 }

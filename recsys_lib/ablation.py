@@ -7,8 +7,8 @@ __all__ = ['FEATURE_GROUPS', 'Silent', 'Muted', 'mute', 'draw_buyers', 'precisio
            'feature_groups', 'Bench', 'Sample']
 
 # %% ../nbs/62_ablation.ipynb #3d5068ec
+import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import lightgbm
 import numpy as np
@@ -96,7 +96,7 @@ def permuted(
     return np.asarray(label)[np.lexsort((rng.random(len(label)), np.repeat(np.arange(len(group)), group)))]
 
 def fit_ranker(
-    folders: list,  # of `training_parts`
+    data: lightgbm.Dataset,  # of `lightgbm_dataset`; it is binned once, however many rankers it trains
     names: list,  # of the features
     settings: RankerSettings,
     without: list,  # names of features that the trees must not use
@@ -104,10 +104,12 @@ def fit_ranker(
     meaningless: bool = False,  # permute the labels within lists; constraints alone would put first what sells, so there are none then
 ) -> lightgbm.Booster:
     "All of a given number of trees, trained on all periods."
-    data, params = lightgbm_dataset(folders, names), settings.lightgbm(names, seed, without)
-    if meaningless:
-        data.set_label(permuted(data.get_label(), data.get_group(), np.random.default_rng(seed))); params.pop('monotone_constraints')
-    return lightgbm.train(params, data, settings.trees)
+    params = settings.lightgbm(names, seed, without)
+    if not meaningless: return lightgbm.train(params, data, settings.trees)
+    label = np.array(data.construct().get_label()); params.pop('monotone_constraints')
+    data.set_label(permuted(label, np.diff(np.append(0, data.get_group().cumsum())), np.random.default_rng(seed)))
+    booster = lightgbm.train(params, data, settings.trees); data.set_label(label)
+    return booster
 
 # %% ../nbs/62_ablation.ipynb #cde2caab
 FEATURE_GROUPS = {  # the first that fits counts
@@ -144,15 +146,17 @@ class Bench:
     def snapshots(self, *silent: str) -> dict: return {a: mute(open_snapshot(self.run, a), *silent) for a in self.graphs}
 
     def parts(self, *silent: str) -> list:
-        "Folders with the training parts of all periods."
+        "The folders of the training parts of all periods, written anew."
         folders, opened = [self.run.path('ablation', '-'.join(['parts', *silent]), to_date(p.asof)) for p in self.plan.train], self.snapshots(*silent)
         for p, folder in zip(self.plan.train, folders):
             for old in folder.glob('*.npy'): old.unlink()
             training_parts(self.dataset, opened[p.asof], self.graphs[p.asof], p, folder, self.customers, np.random.default_rng([self.seed, p.asof]), chunk=256)
         return folders
 
-    def fit(self, folders: list, without: list = (), **how) -> lightgbm.Booster:
-        return fit_ranker(folders, self.names, self.settings, [*naming(self.names), *without], self.seed, **how)
+    def data(self, *silent: str) -> lightgbm.Dataset: return lightgbm_dataset(self.parts(*silent), self.names)
+
+    def fit(self, data: lightgbm.Dataset, without: list = (), **how) -> lightgbm.Booster:
+        return fit_ranker(data, self.names, self.settings, [*naming(self.names), *without], self.seed, **how)
 
     def precision(self, booster, *silent: str) -> np.ndarray: return precision_of(two_stage(booster, self.graphs), self.dataset, self.snapshots(*silent), self.buyers)
 

@@ -140,5 +140,7 @@ def test_a_peer_in_a_process_of_its_own_answers_the_same(asked, tmp_path):
     assert done[0]['stopped'] == '' and about['tuned_map'] == done[0]['map'] == about['usual_map']
     ids = np.load(folder / 'answers' / ask.slug(name) / '2020-01-01.npy'); bought = labels(asked[1], asked[2].test[-1])
     assert len(ids) == len(bought) and np.array_equal(ids, ask.answer(folder / 'test-2020-01-01', name, about['settings']))
+    made = []; ask.finish(folder, name, done, 120, lambda *a: made.append(a) or here(*a)); assert not made  # the answer is there
+    np.save(folder / 'test-2020-01-01/fill.npy', np.load(folder / 'test-2020-01-01/fill.npy')[::-1]); ask.finish(folder, name, done, 120, lambda *a: made.append(a) or here(*a)); assert len(made) == 1
     broken = ask.in_a_process(folder / 'tune', name, dict(half_life='long'), folder / 'x.npy', 120)
     assert broken.startswith('exit 1: ') and 'Error' in broken
