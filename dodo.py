@@ -22,7 +22,7 @@ AFTER = {
     '40_als':        ['10_data', '20_split'],
     '42_linear':     ['10_data', '20_split', '40_als'],
     '45_sources':    ['10_data', '20_split', '30_clip', '40_als'],
-    '47_complements':['10_data', '20_split', '30_clip', '45_sources'],
+    '47_complements': ['10_data', '20_split', '30_clip', '45_sources'],
     '50_features':   ['45_sources'],
     '55_ranking':    ['10_data', '20_split', '45_sources', '50_features'],
     '56_tuning':     ['20_split', '55_ranking'],  # searches nothing, unless `make tune` asks for it
