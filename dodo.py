@@ -397,6 +397,7 @@ def from_environment(): return Pipeline(*(os.environ.get(name, '') for name in (
 def environment():
     "What the kernels inherit."
     os.environ['OPENBLAS_NUM_THREADS'] = '1'  # implicit asks for it: its own threads and BLAS's get in each other's way
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that wait for each other must not spin: where other work runs beside, that costs ten times what it saves
     os.environ['JUPYTER_PREFER_ENV_PATH'] = '1'  # the kernel named python3 is this environment's, not the user's
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))  # this checkout's library
     if 'MAKELEVEL' in os.environ: end_with_parent()
