@@ -37,10 +37,12 @@ def als_loss(
     X: np.ndarray,  # (users, F)
     Y: np.ndarray,  # (items, F)
     regularization: float,
+    block: int = 500_000,  # pairs looked at together
 ) -> float:  # mean over all pairs
     "The objective that ALS lowers."
     X, Y = X.astype(np.float64), Y.astype(np.float64)
-    user, item = C.nonzero(); s = (X[user] * Y[item]).sum(1)
+    user, item = C.nonzero(); s = np.zeros(len(user))
+    for a in range(0, len(user), block): s[a:a + block] = (X[user[a:a + block]] * Y[item[a:a + block]]).sum(1)
     fit = ((X.T @ X) * (Y.T @ Y)).sum() + (C.data * (1 - s) ** 2 - s ** 2).sum()
     return float((fit + regularization * ((X ** 2).sum() + (Y ** 2).sum())) / (C.shape[0] * C.shape[1]))
 
