@@ -114,12 +114,13 @@ def fit_ranker(
 # %% ../nbs/62_ablation.ipynb #cde2caab
 FEATURE_GROUPS = {  # the first that fits counts
     'sales and their trend': ('sales_', 'trend_', 'days_since_first', 'days_since_last'),
-    'bought again': ('bought', 'days_since_bought'),
+    'bought again': ('bought', 'days_since_bought', 'repeat_'),
+    'last basket': ('last_', 'in_last_'),
     'visitor': ('history', 'days_since_active', 'mean_price', 'online_habit', 'age_', 'segment_', 'age', 'FN', 'Active', 'club_', 'news_'),
     'attributes in the history': ('same_', 'days_since_'),
     'price and channel': ('price_', 'channel_'),
     'content': ('content_', 'score_content', 'relative_content', 'score_newcomers', 'relative_newcomers'),
-    'factors': ('factor_', 'score_als', 'relative_als'),
+    'factors': ('factor_', 'score_als', 'relative_als', 'score_linear', 'relative_linear'),
     'other scores of sources': ('score_', 'relative_')}
 
 def feature_groups(
