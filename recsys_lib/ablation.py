@@ -114,12 +114,13 @@ def fit_ranker(
 # %% ../nbs/62_ablation.ipynb #cde2caab
 FEATURE_GROUPS = {  # the first that fits counts
     'sales and their trend': ('sales_', 'trend_', 'days_since_first', 'days_since_last'),
-    'bought again': ('bought', 'days_since_bought'),
+    'bought again': ('bought', 'days_since_bought', 'repeat_'),
+    'last basket': ('last_', 'in_last_'),
     'visitor': ('history', 'days_since_active', 'mean_price', 'online_habit', 'age_', 'segment_', 'age', 'FN', 'Active', 'club_', 'news_'),
     'attributes in the history': ('same_', 'days_since_'),
     'price and channel': ('price_', 'channel_'),
     'content': ('content_', 'score_content', 'relative_content', 'score_newcomers', 'relative_newcomers'),
-    'factors': ('factor_', 'score_als', 'relative_als'),
+    'factors': ('factor_', 'score_als', 'relative_als', 'score_linear', 'relative_linear'),
     'other scores of sources': ('score_', 'relative_')}
 
 def feature_groups(
@@ -142,6 +143,7 @@ class Bench:
     def __post_init__(self):
         self.dataset, self.plan = open_dataset(self.run), open_plan(self.run); self.graphs = {a: open_feature_graph(self.run, a) for a in self.plan.asofs[:-1]}
         self.names = self.graphs[self.plan.asofs[0]].names; self.who = np.concatenate([users for users, _ in self.buyers.values()])
+        self.known = np.concatenate([users < self.dataset.n_users_at(a) for a, (users, _) in self.buyers.items()])
 
     def snapshots(self, *silent: str) -> dict: return {a: mute(open_snapshot(self.run, a), *silent) for a in self.graphs}
 
@@ -161,9 +163,11 @@ class Bench:
     def precision(self, booster, *silent: str) -> np.ndarray: return precision_of(two_stage(booster, self.graphs), self.dataset, self.snapshots(*silent), self.buyers)
 
     def loss(self, full: np.ndarray, less: np.ndarray) -> dict:
-        "The columns of a table: MAP@12 without something, and what that costs with its paired interval."
-        cost, low, high = paired_interval(full, less[:, None], self.who)
-        return {'MAP@12': float(less.mean()), 'cost': float(cost[0]), 'cost low': float(low[0]), 'cost high': float(high[0])}
+        "The columns of a table: MAP@12 without something, and what that costs with its paired interval: of everybody, and of those with a history."
+        row = {'MAP@12': float(less.mean())}
+        for name, who in (('cost', np.ones_like(self.known)), ('cost with history', self.known)):
+            if who.any(): row |= {f'{name}{end}': float(v[0]) for end, v in zip(('', ' low', ' high'), paired_interval(full[who], less[who, None], self.who[who]))}
+        return row
 
 # %% ../nbs/62_ablation.ipynb #d574ae23
 class Sample:

@@ -173,11 +173,11 @@ def headline(
     lists: dict,  # of `compare`
     snapshots: dict,  # asof -> Snapshot
 ) -> list:  # rows: model, the metrics, the interval of MAP@12, coverage
-    "The table: means over customers, the bootstrap interval of MAP@12, and the share of eligible articles that anybody is recommended."
+    "The table: means over customers, the bootstrap interval of MAP@12, and the share of eligible articles that anybody is shown among the first twelve."
     rows = []
     for name, r in results.groupby('model', sort=False):
         low, high = bootstrap_interval(r['MAP@12'].to_numpy(), r.user_idx.to_numpy())
-        covered = [len(np.unique(ids)) / snapshots[asof].n_items for (model, asof), ids in lists.items() if model == name]
+        covered = [coverage(ids[:, :12], snapshots[asof].n_items) for (model, asof), ids in lists.items() if model == name]
         rows.append({'model': name, 'MAP@12': r['MAP@12'].mean(), 'MAP@12 low': low, 'MAP@12 high': high, 'NDCG@12': r['NDCG@12'].mean(),
                      'Recall@12': r['Recall@12'].mean(), 'coverage': float(np.mean(covered))})
     return sorted(rows, key=lambda r: -r['MAP@12'])
