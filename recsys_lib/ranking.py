@@ -106,7 +106,7 @@ def rising(
     return [int(name.startswith(RISING)) for name in names]
 
 # %% ../nbs/55_ranking.ipynb #4419e371
-NAMING = ('trend_', 'days_since_first', 'sales_total', 'bought_again')  # features that nearly name the article, by how their names begin
+NAMING = ('trend_', 'days_since_first', 'sales_total', 'bought_again', 'score_newcomers', 'relative_newcomers')  # features that nearly name the article, by how their names begin
 
 def naming(
     names: list,  # of the features
