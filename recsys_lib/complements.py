@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PLAIN', 'ComplementSettings', 'Baskets', 'baskets', 'hide_one', 'pair_arrays', 'lift_table', 'product_pairs',
            'feature_numbers', 'Companions', 'draw_examples', 'learn_vectors', 'evidence_arrays', 'learn_weights',
-           'fit_complements', 'place_of', 'interval', 'hit_table', 'outfit_models', 'ask_outfits', 'ask_together',
-           'ask_similar', 'learn_complements', 'open_complements']
+           'fit_complements', 'place_of', 'hit_table', 'outfit_models', 'ask_outfits', 'ask_together', 'ask_similar',
+           'learn_complements', 'open_complements']
 
 # %% ../nbs/47_complements.ipynb #52681a60
 from copy import copy
@@ -22,6 +22,7 @@ from .baskets import FITS, QUESTIONS, TERMS, BoughtTogether, Outfit, random_comp
 from .clip import open_embeddings
 from .core import Run, read_json, stage, to_date, write_json
 from .data import ITEM_ATTRIBUTES, Dataset, columns, open_dataset
+from .metrics import bootstrap_interval
 from .sources import basket_pairs, daily_sales, nearest, open_snapshot, popularity, top_in_groups
 from .split import labels, open_plan
 
@@ -280,16 +281,6 @@ def place_of(
     if at < 0 or scores[at] == -np.inf: return np.inf
     return float((scores > scores[at]).sum() + (scores[:at] == scores[at]).sum())
 
-def interval(
-    values: np.ndarray,  # (n,)
-    who: np.ndarray,  # (n,) whose value it is
-    repeats: int = 1000, seed: int = 0,
-) -> 'tuple[float, float]':
-    "The 95 % percentile interval of the mean, by drawing customers."
-    one = np.unique(who, return_inverse=True)[1]; total, count = np.bincount(one, values), np.bincount(one); rng = np.random.default_rng(seed)
-    times = (np.bincount(rng.integers(0, len(total), len(total)), minlength=len(total)) for _ in range(repeats))
-    return tuple(np.quantile([(t @ total) / (t @ count) for t in times], [.025, .975]).tolist()) if len(total) else (np.nan, np.nan)
-
 # %% ../nbs/47_complements.ipynb #082a0360
 def hit_table(
     places: dict,  # model -> (n,) places of the right one
@@ -298,7 +289,7 @@ def hit_table(
     "How often the right one was among the first 12, with its interval, and among the first 100; and the mean reciprocal place."
     rows = []
     for model, place in places.items():
-        place = np.asarray(place, float); low, high = interval((place < 12).astype(float), who)
+        place = np.asarray(place, float); low, high = bootstrap_interval(place < 12, who)
         rows.append({'model': model, 'HitRate@12': float((place < 12).mean()), 'low': low, 'high': high, 'HitRate@100': float((place < 100).mean()), 'MRR': float((1 / (1 + place)).mean())})
     return rows
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TILE', 'best', 'Linear', 'sold', 'strongest', 'bm25', 'ItemKNN', 'EASE', 'normalised', 'smoothest', 'GraphFilter',
-           'neighbours', 'recall_and_map']
+           'neighbours']
 
 # %% ../nbs/42_linear.ipynb #f9ec9e15
 import copy
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from .als import ALS, confidence_matrix
 from .core import InputError, Run, stage
 from .data import open_dataset
+from .metrics import average_precision, recall
 from .split import labels, open_plan
 
 # %% ../nbs/42_linear.ipynb #30703f5f
@@ -248,13 +249,3 @@ def neighbours(
         found, value = model.recommend(one[start:start + TILE], m)
         ids[start:start + TILE] = np.where(value > 0, found, -1); scores[start:start + TILE] = np.where(value > 0, value, 0)
     return ids, scores
-
-# %% ../nbs/42_linear.ipynb #e12bbdbd
-def recall_and_map(
-    ids: np.ndarray,  # (B, k) recommendations, padded with -1
-    truth: np.ndarray,  # (B, T) what was bought, padded with -1
-) -> 'tuple[float, float]':  # mean recall and mean average precision at k
-    "Recall and MAP at k; average precision divides by the lesser of k and the number bought."
-    hit = ((ids[:, :, None] == truth[:, None, :]) & (ids >= 0)[:, :, None]).any(2); n = (truth >= 0).sum(1)
-    precision = np.cumsum(hit, 1) / np.arange(1, ids.shape[1] + 1)
-    return float((hit.sum(1) / n).mean()), float(((precision * hit).sum(1) / np.minimum(n, ids.shape[1])).mean())
