@@ -17,7 +17,8 @@ run: .venv/.exported ## [DATA=folder] [PROFILE=name] [SEED=n]: from raw files (o
 
 test: .venv/.ready ## notebooks exported and clean, the tiny profile end to end, each notebook's cells against the library, pytest with coverage
 	@$(BIN)/python dodo.py check
-	@DATA= PROFILE=tiny SEED= WANDB_MODE=disabled $(BIN)/python dodo.py run
+	@rm -rf build/scratch && mkdir -p build/scratch  # what the notebooks draw for their own tests, shared by their processes
+	@DATA= PROFILE=tiny SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch $(BIN)/python dodo.py run
 	@DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_BUNDLE=$(CURDIR)/reports/runs/tiny-twin/bundle/current \
 	  $(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=80
 

@@ -7,7 +7,7 @@ __all__ = ['Columns', 'InputError', 'to_day', 'to_date', 'seed_everything', 'sha
            'Run', 'Record', 'peak_memory_mb', 'track', 'stage', 'environment']
 
 # %% ../nbs/00_core.ipynb #0d064fad
-import hashlib, json, os, random, resource, sys, tempfile, time
+import atexit, hashlib, json, os, random, resource, shutil, sys, tempfile, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -81,9 +81,12 @@ def read_json(
 
 # %% ../nbs/00_core.ipynb #b0f95360
 @cache
-def scratch_folder() -> tempfile.TemporaryDirectory:
-    "The temporary folder of this process, deleted with it."
-    return tempfile.TemporaryDirectory(prefix='lookbook-')
+def scratch_folder() -> str:
+    "The scratch run's folder: the one that LOOKBOOK_SCRATCH names, which stays, or a temporary one, which ends with this process."
+    shared = os.environ.get('LOOKBOOK_SCRATCH')
+    if shared: return shared
+    folder = tempfile.mkdtemp(prefix='lookbook-'); atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 # %% ../nbs/00_core.ipynb #4b67bd72
 @dataclass
@@ -94,7 +97,7 @@ class Run:
 
     def __post_init__(self):
         self.scratch = not self.folder
-        self.folder = Path(self.folder or scratch_folder().name).absolute()
+        self.folder = Path(self.folder or scratch_folder()).absolute()
 
     def path(self, *parts: str) -> Path:
         "A place in the run; its parent folder exists afterwards."
