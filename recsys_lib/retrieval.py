@@ -6,7 +6,8 @@
 __all__ = ['PURCHASE', 'VIEW', 'CART', 'KIND_WEIGHT', 'USER_COLUMNS', 'WIDTHS', 'SIMILAR_BY', 'History', 'history_of',
            'Histories', 'Tally', 'Popularity', 'ChannelPopularity', 'CategoryPopularity', 'Repurchase', 'Neighbours',
            'fold_in', 'Factorisation', 'RetrievalSettings', 'union', 'Candidates', 'best_first', 'graph_inputs',
-           'run_graph', 'among', 'fill_up', 'Retriever', 'random_arrays', 'random_history', 'check_contract']
+           'run_graph', 'among', 'fill_up', 'sources_of', 'Retriever', 'random_arrays', 'random_history',
+           'check_contract']
 
 # %% ../nbs/35_retrieval.ipynb #2a186d4b
 from dataclasses import dataclass, field, replace
@@ -275,7 +276,7 @@ class RetrievalSettings:
     history: int = 32  # N, interactions of a visitor that are used
     candidates: int = 200  # C, articles that go to the ranker
     quota: dict = field(default_factory=lambda: dict(popularity=200, segment=40, channel=20, category=40, section=20, repurchase=32, copurchase=60, next=40,
-                                                     variants=20, als=40, linear=40, content=40, newcomers=20))
+                                                     variants=20, als=40, linear=40, knn=40, content=40, newcomers=20))
     half_life: float = 60.  # days after which an interaction pulls half as much
     recent: int = 16  # interactions that vote for neighbours
     alpha: float = 10.  # ALS: confidence of a fresh purchase
@@ -396,6 +397,28 @@ def fill_up(
 SIMILAR_BY = dict(look=('content', 'variants'), behaviour=('category', 'copurchase', 'als'))  # which sources say what is like an article
 SIMILAR_BY['both'] = SIMILAR_BY['look'] + SIMILAR_BY['behaviour']
 
+# %% ../nbs/35_retrieval.ipynb #aaae93c0
+def sources_of(
+    a: Mapping[str, np.ndarray],  # of a snapshot: see `45_sources`
+    s: RetrievalSettings,
+) -> dict:  # name -> what makes the source
+    "The sources there are."
+    return dict(
+        popularity=lambda: Popularity(a['popularity_score'][:1], a['popularity_top'][:1], a['age_edges']),
+        segment=lambda: Popularity(a['popularity_score'], a['popularity_top'], a['age_edges']),
+        channel=lambda: ChannelPopularity(a['channel_score'], a['channel_top'], s.half_life),
+        category=lambda: CategoryPopularity(a['category'], a['category_score'], a['category_top'], s.half_life),
+        section=lambda: CategoryPopularity(a['section'], a['section_score'], a['section_top'], s.half_life),
+        repurchase=lambda: Repurchase(len(a['variants_ids']), s.half_life),
+        copurchase=lambda: Neighbours(a['copurchase_ids'], a['copurchase_score'], s.half_life, s.recent),
+        next=lambda: Neighbours(a['next_ids'], a['next_score'], s.half_life, s.recent),
+        variants=lambda: Neighbours(a['variants_ids'], a['variants_score'], s.half_life, s.recent),
+        linear=lambda: Neighbours(a['linear_ids'], a['linear_score'], s.half_life, s.recent),
+        knn=lambda: Neighbours(a['knn_ids'], a['knn_score'], s.half_life, s.recent),
+        content=lambda: Neighbours(a['content_ids'], a['content_score'], s.half_life, s.recent),
+        newcomers=lambda: Popularity(a['expected_sales'][None], a['newcomers_top'][None], a['age_edges']),
+        als=lambda: Factorisation(a['als_factors'], a['pool'], s.half_life, s.alpha, s.regularization))
+
 # %% ../nbs/35_retrieval.ipynb #6dc5b22d
 class Retriever:
     "All sources over the arrays of one snapshot. Thread-safe: nothing is written after construction."
@@ -405,20 +428,7 @@ class Retriever:
     ):
         s, a = settings, arrays
         self.settings, self.n_items = s, len(a['variants_ids'])
-        make = dict(
-            popularity=lambda: Popularity(a['popularity_score'][:1], a['popularity_top'][:1], a['age_edges']),
-            segment=lambda: Popularity(a['popularity_score'], a['popularity_top'], a['age_edges']),
-            channel=lambda: ChannelPopularity(a['channel_score'], a['channel_top'], s.half_life),
-            category=lambda: CategoryPopularity(a['category'], a['category_score'], a['category_top'], s.half_life),
-            section=lambda: CategoryPopularity(a['section'], a['section_score'], a['section_top'], s.half_life),
-            repurchase=lambda: Repurchase(self.n_items, s.half_life),
-            copurchase=lambda: Neighbours(a['copurchase_ids'], a['copurchase_score'], s.half_life, s.recent),
-            next=lambda: Neighbours(a['next_ids'], a['next_score'], s.half_life, s.recent),
-            variants=lambda: Neighbours(a['variants_ids'], a['variants_score'], s.half_life, s.recent),
-            linear=lambda: Neighbours(a['linear_ids'], a['linear_score'], s.half_life, s.recent),
-            content=lambda: Neighbours(a['content_ids'], a['content_score'], s.half_life, s.recent),
-            newcomers=lambda: Popularity(a['expected_sales'][None], a['newcomers_top'][None], a['age_edges']),
-            als=lambda: Factorisation(a['als_factors'], a['pool'], s.half_life, s.alpha, s.regularization))
+        make = sources_of(a, s)
         unknown = set(s.quota) - set(make)
         if unknown: raise InputError(f"quota: unknown source {sorted(unknown)[0]!r}; known are {', '.join(make)}")
         self.sources = {name: make[name]() for name in s.quota}
@@ -481,6 +491,7 @@ def random_arrays(
                 copurchase_ids=rng.integers(-1, n_items, (n_items, neighbours)).astype(np.int32), copurchase_score=r(n_items, neighbours),
                 variants_ids=rng.integers(-1, n_items, (n_items, 3)).astype(np.int32), variants_score=r(n_items, 3),
                 linear_ids=rng.integers(-1, n_items, (n_items, neighbours)).astype(np.int32), linear_score=r(n_items, neighbours),
+                knn_ids=rng.integers(-1, n_items, (n_items, neighbours)).astype(np.int32), knn_score=r(n_items, neighbours),
                 content_ids=rng.integers(-1, n_items, (n_items, neighbours)).astype(np.int32), content_score=r(n_items, neighbours),
                 expected_sales=(expected := r(n_items)), newcomers_top=2 * top(expected[::2], 20),
                 als_factors=rng.normal(size=(n_items, factors)).astype(np.float32), pool=np.arange(0, n_items, 2, dtype=np.int32))
