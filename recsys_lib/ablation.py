@@ -18,9 +18,9 @@ from .data import Dataset, open_dataset
 from .evaluation import Question, shuffle, two_stage
 from .features import FeatureGraph, open_feature_graph
 from .metrics import average_precision, paired_interval
-from .ranking import RankerSettings, is_bought, lightgbm_dataset, naming, training_parts
+from .ranking import RankerSettings, is_bought, lightgbm_dataset, naming, newcomers_that_sell, training_parts
 from .retrieval import best_first
-from .sources import Snapshot, open_snapshot
+from .sources import Snapshot, offered_articles, open_snapshot
 from .split import labels, open_plan
 
 # %% ../nbs/62_ablation.ipynb #abaf0660
@@ -152,7 +152,7 @@ class Bench:
         folders, opened = [self.run.path('ablation', '-'.join(['parts', *silent]), to_date(p.asof)) for p in self.plan.train], self.snapshots(*silent)
         for p, folder in zip(self.plan.train, folders):
             for old in folder.glob('*.npy'): old.unlink()
-            training_parts(self.dataset, opened[p.asof], self.graphs[p.asof], p, folder, self.customers, np.random.default_rng([self.seed, p.asof]), chunk=256)
+            training_parts(self.dataset, opened[p.asof], self.graphs[p.asof], p, folder, self.customers, np.random.default_rng([self.seed, p.asof]), newcomers_that_sell(self.dataset, offered_articles(self.run), p), 256)
         return folders
 
     def data(self, *silent: str) -> lightgbm.Dataset: return lightgbm_dataset(self.parts(*silent), self.names)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from .bundle import Recommender, build_bundle
-from .cold import settings_of
+from .cold import only, settings_of
 from .core import InputError, Run, read_json, stage, to_date, write_json
 from .data import open_dataset
 from .features import open_feature_graph
@@ -83,13 +83,14 @@ def price_of_quality(
     chunk: int = 512,
 ) -> list:  # rows: candidates, trees, MAP@12, ms a customer
     "Quality and processor time by number of candidates and of trees."
-    some = np.sort(np.random.default_rng(0).permutation(len(bought))[:customers]); truth, rows = bought.padded()[some], []
+    warm = ~np.isnan(snapshot.arrays['item_stats'][:, snapshot.statistics.index('days_since_last')]); bought = only(bought, np.flatnonzero(warm))  # what was made cold for training cannot be found
+    some = np.sort(np.random.default_rng(0).permutation(len(bought))[:customers]); truth, rows = bought.padded()[some], []; quota = snapshot.settings.retrieval.quota | {'newcomers': 0}
     history = snapshot.histories.batch(bought.users[some], snapshot.asof, snapshot.settings.retrieval.history)
     options = onnxruntime.SessionOptions(); options.intra_op_num_threads = 1
     for t in sorted({min(t, booster.num_trees()) for t in trees}):
         session = onnxruntime.InferenceSession(join_ranker(graph, trees_to_onnx(first_trees(booster, t))).SerializeToString(), options, providers=['CPUExecutionProvider'])
         for c in candidates:
-            retriever = replace(snapshot, settings=replace(snapshot.settings, retrieval=replace(snapshot.settings.retrieval, candidates=c))).retriever()
+            retriever = replace(snapshot, settings=replace(snapshot.settings, retrieval=replace(snapshot.settings.retrieval, candidates=c, quota=quota))).retriever()
             start, ids = time.process_time(), []
             for h in (history[slice(i, i + chunk)] for i in range(0, len(history), chunk)):
                 found = retriever.candidates(h); ids.append(best_first(found.ids, run_graph(session, ['score'], found, h)[0], 12)[0])

@@ -120,7 +120,7 @@ def folded_parts(
 # %% ../nbs/39_explain.ipynb #41c2c0d9
 SOURCE_WORDS = dict(popularity='what sells', segment='what sells to people of this age', channel='what sells where the visitor buys, in stores or online', category='what sells in the departments of the history',
     section='what sells in the sections of the history', repurchase='bought before',
-    copurchase='bought together with the history', next='bought next by others with this history', variants='variants of what is in the history', als='liked by people with a similar history', linear='what people with this history go on to buy', knn='bought by the same people as the history', content='looks like what is in the history',
+    copurchase='bought together with the history', next='bought next by others with this history', variants='variants of what is in the history', als='liked by people with a similar history', linear='what people with this history go on to buy', content='looks like what is in the history',
     newcomers='new, and expected to sell')
 FEATURE_WORDS = dict(sales_total='sales so far', days_since_first='days since the first sale', days_since_last='days since the last sale', bought_decayed='how often and how recently this article was bought',
     bought='how often this article was bought', days_since_bought='days since this article was bought', last_time_online='bought online the last time', in_last_basket="part of the visitor's last basket",

@@ -276,7 +276,7 @@ class RetrievalSettings:
     history: int = 32  # N, interactions of a visitor that are used
     candidates: int = 200  # C, articles that go to the ranker
     quota: dict = field(default_factory=lambda: dict(popularity=200, segment=40, channel=20, category=40, section=20, repurchase=32, copurchase=60, next=40,
-                                                     variants=20, als=40, linear=40, knn=40, content=40, newcomers=20))
+                                                     variants=20, als=40, linear=40, content=40, newcomers=20))
     half_life: float = 60.  # days after which an interaction pulls half as much
     recent: int = 16  # interactions that vote for neighbours
     alpha: float = 10.  # ALS: confidence of a fresh purchase
@@ -414,7 +414,6 @@ def sources_of(
         next=lambda: Neighbours(a['next_ids'], a['next_score'], s.half_life, s.recent),
         variants=lambda: Neighbours(a['variants_ids'], a['variants_score'], s.half_life, s.recent),
         linear=lambda: Neighbours(a['linear_ids'], a['linear_score'], s.half_life, s.recent),
-        knn=lambda: Neighbours(a['knn_ids'], a['knn_score'], s.half_life, s.recent),
         content=lambda: Neighbours(a['content_ids'], a['content_score'], s.half_life, s.recent),
         newcomers=lambda: Popularity(a['expected_sales'][None], a['newcomers_top'][None], a['age_edges']),
         als=lambda: Factorisation(a['als_factors'], a['pool'], s.half_life, s.alpha, s.regularization))
@@ -491,7 +490,6 @@ def random_arrays(
                 copurchase_ids=rng.integers(-1, n_items, (n_items, neighbours)).astype(np.int32), copurchase_score=r(n_items, neighbours),
                 variants_ids=rng.integers(-1, n_items, (n_items, 3)).astype(np.int32), variants_score=r(n_items, 3),
                 linear_ids=rng.integers(-1, n_items, (n_items, neighbours)).astype(np.int32), linear_score=r(n_items, neighbours),
-                knn_ids=rng.integers(-1, n_items, (n_items, neighbours)).astype(np.int32), knn_score=r(n_items, neighbours),
                 content_ids=rng.integers(-1, n_items, (n_items, neighbours)).astype(np.int32), content_score=r(n_items, neighbours),
                 expected_sales=(expected := r(n_items)), newcomers_top=2 * top(expected[::2], 20),
                 als_factors=rng.normal(size=(n_items, factors)).astype(np.float32), pool=np.arange(0, n_items, 2, dtype=np.int32))

@@ -23,7 +23,7 @@ from .als import confidence_matrix, fit_factors, open_factors
 from .clip import open_embeddings
 from .core import Run, read_json, stage, to_date, write_json
 from .data import ITEM_ATTRIBUTES, Dataset, columns, open_dataset
-from .linear import GraphFilter, ItemKNN, neighbours
+from .linear import GraphFilter, neighbours
 from .retrieval import USER_COLUMNS, Histories, Retriever, RetrievalSettings, check_contract
 from .split import labels, open_plan
 
@@ -40,8 +40,7 @@ class SourceSettings:
     shrink: float = 5.  # evidence against which a co-purchase count is weighed
     neighbours: int = 32  # kept for each article
     linear_factors: int = 64  # frequencies of the graph filter
-    knn_neighbours: int = 200  # of each article in item-kNN
-    linear_half_life: float = 60.  # days after which a purchase counts half in both
+    linear_half_life: float = 60.  # days after which a purchase counts half in it
     newcomers: int = 100  # articles without a sale that are listed by what is expected of them
     top: int = 200  # length of the popularity lists
     windows: tuple = (1, 3, 7, 14, 28, 91)  # days over which sales are counted for the ranker
@@ -188,13 +187,12 @@ def linear_neighbours(
     n_items: int,
     active: np.ndarray,  # (items,) bool: articles that may be proposed
     settings: SourceSettings,
-) -> dict:  # 'linear' and 'knn' -> (items, M) int32 ids padded with -1, (items, M) float32 scores
-    "What a graph filter and item-kNN recommend to somebody who bought one article."
+) -> 'tuple[np.ndarray, np.ndarray]':  # (items, M) int32 ids padded with -1, (items, M) float32 scores
+    "What a graph filter recommends to somebody who bought one article."
     C = confidence_matrix(dataset, asof, 1., settings.linear_half_life); C.data[C.data < 1 / 8] = 0; C.eliminate_zeros()
-    pad = lambda a, fill: np.pad(a, ((0, n_items - len(a)), (0, 0)), constant_values=fill); out = {}
-    for name, model in dict(linear=GraphFilter(settings.linear_factors), knn=ItemKNN(settings.knn_neighbours, 'bm25')).items():
-        ids, scores = neighbours(model.fit(C), np.flatnonzero(active[:C.shape[1]]), settings.neighbours); out[name] = pad(ids, -1), pad(scores, 0)
-    return out
+    ids, scores = neighbours(GraphFilter(settings.linear_factors).fit(C), np.flatnonzero(active[:C.shape[1]]), settings.neighbours)
+    more = ((0, n_items - len(ids)), (0, 0))
+    return np.pad(ids, more, constant_values=-1), np.pad(scores, more)
 
 # %% ../nbs/45_sources.ipynb #d4f0f4a6
 def variants(
@@ -250,8 +248,8 @@ def of_others(
     return np.where(group >= 0, total - use * values, 0), np.where(group >= 0, count - use, 0)
 
 def expected_sales(
-    score: np.ndarray,  # (items,) popularity
-    known: np.ndarray,  # (items,) bool: articles that have been sold
+    score: np.ndarray,  # (items,) popularity, 0 for what was not sold yet
+    known: np.ndarray,  # (items,) bool: articles that were sold, or could have been
     product: np.ndarray, department: np.ndarray,  # (items,) int32, -1 unknown
     ids: np.ndarray, cosines: np.ndarray,  # of `content_neighbours`
 ) -> np.ndarray:  # (items,) float32
@@ -372,7 +370,7 @@ def content_arrays(
     vectors = np.ascontiguousarray(vectors[:len(score)], np.float32) if vectors is not None else np.zeros((len(score), 1), np.float32)
     last = stats[:, names.index('days_since_last')]; cold = np.isnan(last)
     ids, cosines = content_neighbours(vectors, np.flatnonzero(cold & offered | (last <= settings.active_days)).astype(np.int32), settings.neighbours)
-    expected = expected_sales(score, ~cold, product, department, ids, cosines)
+    expected = expected_sales(score, ~cold | offered, product, department, ids, cosines)
     for name in ('price', 'buyer_age', 'online'):
         column = stats[:, names.index(name)]; column[cold] = from_alikes(column, ids, cosines)[cold]
     return dict(content=vectors, content_ids=ids, content_score=cosines, expected_sales=expected, newcomers_top=top_items(np.where(cold & offered, expected, 0), settings.newcomers))
@@ -404,14 +402,14 @@ def fit_snapshot(
     by_channel = popularity(channel_sales(dataset, asof), asof, n_items, settings.popularity_half_life, 3, settings.segment_prior)
     together, together_score = copurchase(dataset, asof, n_items, active, settings)
     following, following_score = copurchase(dataset, asof, n_items, active, settings, later=True)
-    models = linear_neighbours(dataset, asof, n_items, active, settings)
+    linear, linear_score = linear_neighbours(dataset, asof, n_items, active, settings)
     variant, variant_score = variants(score[0], product, 10)
     arrays = dict(popularity_score=score, popularity_top=top_items(score, settings.top), age_edges=np.array(settings.age_edges, np.float32),
         channel_score=by_channel, channel_top=top_items(by_channel, settings.top),
         category=department, category_score=share_in_group(score[0], department), category_top=top_in_groups(score[0], department, 60),
         section=section, section_score=share_in_group(score[0], section), section_top=top_in_groups(score[0], section, 60),
         copurchase_ids=together, copurchase_score=together_score, next_ids=following, next_score=following_score,
-        variants_ids=variant, variants_score=variant_score, **{f'{name}_{what}': a for name, pair in models.items() for what, a in zip(('ids', 'score'), pair)}, als_factors=factors, pool=np.flatnonzero(active).astype(np.int32),
+        variants_ids=variant, variants_score=variant_score, linear_ids=linear, linear_score=linear_score, als_factors=factors, pool=np.flatnonzero(active).astype(np.int32),
         **content_arrays(vectors, score[0], stats, names, np.isin(np.arange(n_items), hidden) if offered is None else offered, product, department, settings),
         item_stats=stats, item_attributes=attributes)
     return Snapshot(asof, arrays, user_histories(known, asof, settings.retrieval.history, hidden), names, settings)
@@ -441,9 +439,11 @@ def load_snapshot(
 
 # %% ../nbs/45_sources.ipynb #1acedcad
 def offered_articles(run: Run) -> np.ndarray:  # (catalogue,) bool
-    "What may be proposed though it was never sold: what has an image, since the list also holds what is gone, or not yet on sale; where there are no images at all, everything."
-    real = np.asarray(open_embeddings(run).real)
-    return real if real.any() else ~real
+    """What may be proposed though it was never sold: what has an image, since the list also holds what is gone, or not yet on sale. Where images were collected for what sold (nearly all of that has one,
+    little else has), having one would tell who is going to sell; there, and where there are no images at all, everything."""
+    real, dataset = np.asarray(open_embeddings(run).real), open_dataset(run)
+    sold = np.arange(len(real)) < dataset.n_items_at(dataset.meta['last_day'] + 1)
+    return np.ones_like(real) if not real.any() or real[sold].mean() > .9 and not sold.all() and real[~sold].mean() < .2 else real
 
 # %% ../nbs/45_sources.ipynb #29e8afbe
 def learn_snapshot(

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from recsys_lib.data import Dataset, ingest
-from recsys_lib.peers import export_question, what_sells
+from recsys_lib.peers import export_question, question_name, what_sells
 from recsys_lib.sources import SourceSettings
 from recsys_lib.split import labels, plan_periods
 
@@ -41,6 +41,11 @@ def copy_of(folder, to):
     for path in folder.rglob('*'):
         if path.parent.name == 'tune' or path.parent.name.startswith('test-'): (to / path.parent.name).mkdir(parents=True, exist_ok=True); (to / path.relative_to(folder)).write_bytes(path.read_bytes())
     return to
+
+
+def test_both_environments_name_a_question_alike(asked):
+    questions = [asked[0] / name for name in ('tune', 'test-2020-01-01')]
+    assert len({ask.identity(q) for q in questions}) == 2 and all(ask.identity(q) == question_name(q) for q in questions)
 
 
 @pytest.mark.parametrize('name', AT_HAND)
