@@ -147,7 +147,8 @@ def test_killed_at_random_ten_times_and_resumed_gives_the_same(tmp_path):
 
 # -- a scratch run
 
-def test_a_scratch_run_has_vectors_at_once_and_a_models_after_its_towers_were_asked_for(tmp_path):
+def test_a_scratch_run_has_vectors_at_once_and_a_models_after_its_towers_were_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr('recsys_lib.core.scratch_folder', lambda: str(tmp_path))  # one that no other test has used
     run = Run(''); hashed = open_embeddings(run); text = hashed.text.copy(); texts = [compose(f) for f in article_fields(open_dataset(run))]
     assert np.array_equal(hashed.image, hashed.text) and not (run.folder / 'clip/towers').exists()
     towers, vectors = open_towers(run), open_embeddings(run)
