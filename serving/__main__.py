@@ -1,5 +1,6 @@
 """`python -m serving`: the service behind granian, as `make serve` and the container start it."""
-import argparse, os, socket, sys
+import argparse, os, shutil, socket, sys, tempfile
+from pathlib import Path
 
 # Workers are what runs side by side; inside one, every library keeps to one thread. Read when the libraries are loaded.
 for threads in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'): os.environ.setdefault(threads, '1')
@@ -7,9 +8,12 @@ for threads in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'): os.environ.setdefaul
 from granian import Granian
 from granian.constants import Interfaces
 
+from recsys_lib.bundle import Watch
 from recsys_lib.core import InputError
 
-from .app import create_app
+from .app import state_folder
+from .bundles import Bundles
+from .settings import read_settings
 
 
 def options(argv=None):
@@ -29,18 +33,25 @@ def check_address(host, port):
 
 
 def main(argv=None):
-    "Serve until SIGTERM. What is wrong with the address or the bundle is told in one line, exit code 2."
-    given = options(argv)
+    "Serve until SIGTERM. What is wrong with the address, a setting or the bundle is told in one line, exit code 2."
+    given = options(argv); own = None
     try:
         check_address(given.host, given.port)
-        create_app()
+        settings = read_settings({})
+        if not settings.state: own = os.environ['LOOKBOOK_STATE'] = tempfile.mkdtemp(prefix='lookbook-state-')  # of all workers
+        state = state_folder(settings.state or own)
+        (state / 'serving').unlink(missing_ok=True)  # of an earlier service: this one starts from a good bundle, or not at all
+        counters = state / 'metrics'; shutil.rmtree(counters, ignore_errors=True); counters.mkdir(); os.environ['PROMETHEUS_MULTIPROC_DIR'] = str(counters)
+        Bundles(settings.bundle, state, lambda _: Watch())  # verified here, so that the workers need not
     except InputError as e:
         print(f'error: {e}', file=sys.stderr)
         return 2
-    # A worker that dies ends the service: granian would start one with a bad bundle again and again (its crash loop
-    # detection misses two that take turns). Starting it anew is left to who started it.
-    Granian('serving.app:create_app', factory=True, interface=Interfaces.WSGI, websockets=False, address=given.host, port=given.port,
-            workers=given.workers, blocking_threads=1, workers_kill_timeout=10).serve()
+    # A worker that dies is started anew: it answers from the bundle that its siblings answer from, also where the link is on a bad one by now.
+    try:
+        Granian('serving.app:serve', factory=True, interface=Interfaces.WSGI, websockets=False, address=given.host, port=given.port, workers=given.workers,
+                blocking_threads=1, workers_kill_timeout=10, respawn_failed_workers=True, respawn_interval=.5, log_level='warning').serve()
+    finally:
+        if own: shutil.rmtree(own, ignore_errors=True)
 
 
 if __name__ == '__main__': sys.exit(main())

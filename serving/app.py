@@ -1,53 +1,51 @@
-"""The application: configuration, the bundle it answers from, and what it says when something is wrong."""
-import os
+"""The application: its settings, the bundle it answers from, its routes, and what it says when something is wrong."""
+import os, tempfile
+from pathlib import Path
 
-from flask import Flask, current_app
-from PIL import Image
+from flask import Flask
 
-from recsys_lib.bundle import Recommender
 from recsys_lib.core import InputError
 
-from . import complements, problems, recommendations, search
+from . import access, admin, catalogue, complements, contract, events, health, logs, metrics, problems, profiles, recommendations, search
+from .bundles import Bundles
+from .kept import Kept
+from .settings import read_settings
 from .stock import Stock
 
 
 def create_app(test_config=None):
-    "A Flask application over one bundle. Raises `InputError` if the bundle is missing or damaged."
-    app = Flask(__name__, static_folder=None)
+    "A Flask application over one bundle, with settings that stand before those of the environment. Raises `InputError` if one is wrong, or the bundle is missing or damaged."
+    settings = read_settings({k.lower(): v for k, v in (test_config or {}).items()})
+    app = Flask(__name__)
     app.request_class = search.UploadRequest
-    app.config.from_mapping(
-        BUNDLE=os.environ.get('LOOKBOOK_BUNDLE', ''),  # folder of a bundle version, or a link to one
-        STOCK=os.environ.get('LOOKBOOK_STOCK', ''),  # file with the ids of the articles in stock, one a line; '' for none
-        MAX_CONTENT_LENGTH=256 * 1024,  # bytes of a request's body
-        MAX_ITEMS=500,  # things that a visitor did, in one request
-        MAX_IMAGE_BYTES=8 * 1024 * 1024,  # bytes of a request's body that brings an image
-        MAX_PIXELS=20_000_000,  # of an image; decoded, one with transparency takes 16 bytes each for a moment
-    )
-    app.config.from_mapping(test_config or {})
+    app.config.from_mapping({k.upper(): v for k, v in settings if k not in ('api_keys', 'jwt_secret', 'admin_key')})
     app.json.sort_keys = app.json.ensure_ascii = False
     app.url_map.merge_slashes = False  # would answer with a redirect, in HTML
-    problems.init_app(app)
-    app.extensions['recommender'] = open_recommender(app.config['BUNDLE'])
-    app.extensions['stock'] = Stock(app.config['STOCK'], app.extensions['recommender'])
-    app.register_blueprint(recommendations.bp)
-    app.register_blueprint(search.bp)
-    app.register_blueprint(complements.bp)
-    app.add_url_rule('/healthz', view_func=healthz)
+    app.extensions['settings'] = settings
+    own = None if settings.state else tempfile.TemporaryDirectory(prefix='lookbook-state-')  # goes when the application goes
+    state = state_folder(settings.state or own.name); app.extensions['own'] = own
+    app.extensions['watch'] = watch = metrics.Watching()
+    app.extensions['bundles'] = Bundles(settings.bundle, state, metrics.Watching)
+    app.extensions['events'] = events.Events(events.InRedis(settings.redis_url) if settings.redis_url else events.Embedded(state / 'events.sqlite', settings.events_mb))
+    app.extensions['stock'] = Stock(settings.stock, app.extensions['bundles'].recommender)
+    app.extensions['kept'] = Kept(settings.cache_mb)
+    problems.init_app(app); logs.init_app(app); metrics.init_app(app); access.init_app(app); contract.init_app(app)
+    for part in (health, recommendations, complements, search, catalogue, profiles, events, admin): app.register_blueprint(part.bp)
     return app
 
 
-def open_recommender(folder):
-    "The verified bundle in a folder, after its first answer. Raises `InputError`."
-    if not folder: raise InputError('LOOKBOOK_BUNDLE is not set: expected the folder of a bundle, or a link to it')
-    recommender = Recommender(folder)
-    recommender.recommend(recommender.customers(['']), k=1)  # the first answer is slow: not a visitor's
-    if recommender.can_search: recommender.search(['dress'], 1); recommender.search_image([Image.new('RGB', (8, 8))], 1)
-    if recommender.can_complement: recommender.complete_the_outfit([[0]], 1)
-    return recommender
+def serve():
+    "The application of a worker: it writes JSON lines, and follows the link to the bundle."
+    app = create_app(); settings = app.extensions['settings']
+    logs.to_json(settings.log_level)
+    app.extensions['bundles'].follow(settings.watch_seconds)
+    return app
 
 
-def healthz():
-    "That the service answers, and from what."
-    recommender = current_app.extensions['recommender']
-    return dict(status='ok', bundle=recommender.version, asof=recommender.manifest['asof'],
-                customers=len(recommender.customer_ids), items=len(recommender.article_ids), search=recommender.can_search)
+def state_folder(path: str) -> Path:
+    "The folder that outlives the service. Raises `InputError`."
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        (Path(path) / f'.writable-{os.getpid()}').touch(); (Path(path) / f'.writable-{os.getpid()}').unlink()
+    except OSError as e: raise InputError(f'LOOKBOOK_STATE: {path}: expected a folder that can be written in ({e.strerror})') from None
+    return Path(path)

@@ -1,11 +1,15 @@
 """What goes together: with an article, and with a cart."""
-from flask import Blueprint, current_app
+import numpy as np
+from flask import Blueprint
 from pydantic import Field
 
 from recsys_lib.bundle import Recommender
+from recsys_lib.refine import FILTERED
 
-from .problems import Refused, body, error, query, validate
-from .recommendations import Article, Asked, Top, answer
+from .bundles import recommender
+from .contract import route
+from .problems import Refused, error
+from .recommendations import Article, Filtered, ForArticle, List, Listed, Top, answer, number
 
 bp = Blueprint('complements', __name__)
 LARGEST = 100  # articles of a cart
@@ -13,42 +17,58 @@ LARGEST = 100  # articles of a cart
 
 # -- what may be asked
 
+class Beside(Filtered, Top): "Filters are parameters beside the others; who asks is nobody, so that there is nothing bought to exclude."
+
+
 class Cart(Top):
     "A cart that wants something."
     items: list[str] = Field(min_length=1, max_length=LARGEST, description=f'a list of 1 to {LARGEST} ids of articles, texts')
+    filters: Filtered = Field(Filtered(), description='an object')
 
 
 # -- what is answered
 
-@bp.get('/frequently_bought_together/<article_id>')
-def with_article(article_id):
+class Companion(Listed):
+    support: int  # baskets that had both
+    lift: float  # how many times as often as by chance
+    evident: bool  # whether the baskets say so, or it is only expected
+
+
+class Companions(ForArticle):
+    recommendations: list[Companion]
+
+
+@route(bp, 'GET', '/frequently_bought_together/<article_id>', path=Article, query=Beside, several=(*FILTERED, 'exclude'), answer=Companions, refuses=(404,), kept=True)
+def with_article(article, asked):
     "What is bought with an article: in how many baskets (support), how many times as often as by chance (lift), and whether that is evident or only expected."
-    recommender = able()
-    validate(Article, dict(article_id=article_id), 'path')
-    k = validate(Top, query(), 'query').k
-    item = recommender.item_index(article_id)
-    if item < 0: raise Refused(404, error('path', 'article_id', 'an article of the catalogue'))
-    ids, scores = recommender.frequently_bought_together([item], k)
-    support, lift = recommender.evidence([item], ids)
-    said = answer(recommender, ids[0], scores[0]); evident = (support[0] >= recommender.companions.floor) & (lift[0] > 1)
+    able_one = able(); item = number(article)
+    ids, scores = able_one.frequently_bought_together([item], asked.k, allowed=allowed(able_one, asked))
+    support, lift = able_one.evidence([item], ids)
+    said = answer(able_one, ids[0], scores[0]); evident = (support[0] >= able_one.companions.floor) & (lift[0] > 1)
     for row, n, times, clear in zip(said['recommendations'], support[0], lift[0], evident): row.update(support=int(n), lift=float(times), evident=bool(clear))
-    return dict(article_id=article_id, **said)
+    return dict(article_id=article.article_id, **said)
 
 
-@bp.post('/complete_the_outfit')
-def with_cart():
+@route(bp, 'POST', '/complete_the_outfit', body=Cart, answer=List, refuses=(404,))
+def with_cart(cart):
     "What completes a cart: articles of other garment groups and product types that are bought with it and fit it."
-    recommender = able()
-    validate(Asked, query(), 'query')
-    cart = validate(Cart, body(), 'body')
-    items = [recommender.item_index(a) for a in cart.items]
+    able_one = able(); items = [able_one.item_index(a) for a in cart.items]
     if min(items) < 0: raise Refused(422, *(error('body', f'items[{n}]', 'an article of the catalogue') for n, i in enumerate(items) if i < 0))
-    ids, scores = recommender.complete_the_outfit([items], cart.k)
-    return answer(recommender, ids[0], scores[0])
+    ids, scores = able_one.complete_the_outfit([items], cart.k, allowed=allowed(able_one, cart.filters))
+    return answer(able_one, ids[0], scores[0])
+
+
+def allowed(recommender, asked):
+    "What passes the filters, over the whole catalogue: what was never sold has no price, and passes none. None for everything."
+    filters = asked.filters()
+    if filters is None: return None
+    mask = recommender.allowed(recommender.customers(['']), None, filters)
+    if mask is None: return None
+    out = np.zeros(recommender.companions.outfit.terms.n_items, bool); mask = mask.reshape(-1); out[:len(mask)] = mask[:len(out)]
+    return out
 
 
 def able() -> Recommender:
     "The recommender. Raises `Refused` if its bundle has no complements."
-    recommender = current_app.extensions['recommender']
-    if not recommender.can_complement: raise Refused(404, detail='this bundle knows no complements: its run has no stage 47_complements')
-    return recommender
+    if not recommender().can_complement: raise Refused(404, detail='this bundle knows no complements: its run has no stage 47_complements')
+    return recommender()

@@ -1,13 +1,40 @@
 """What is wrong with a request, said in one form: RFC 9457 problem details, `application/problem+json`."""
 from typing import get_args
 
-from flask import current_app, json, request
-from pydantic import BaseModel, ValidationError
+from flask import json, request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from recsys_lib.core import InputError
 
+from .bundles import recommender
+
 SHOWN = 20  # errors listed at most
+TYPE = 'application/problem+json'
+
+
+class Asked(BaseModel):
+    "What is not declared is refused, and nothing is converted silently."
+    model_config = ConfigDict(extra='forbid', strict=True, allow_inf_nan=False)
+
+
+class Nothing(Asked): "No parameters."
+
+
+class Wrong(BaseModel):
+    "What was expected where."
+    place: str = Field(alias='in', description='path, query, header or body')
+    field: str
+    expected: str
+
+
+class Problem(BaseModel):
+    "Problem details, RFC 9457."
+    type: str
+    title: str
+    status: int
+    detail: str | None = None
+    errors: list[Wrong] = []
 
 
 class Refused(HTTPException):
@@ -33,7 +60,7 @@ def validate(
 ) -> BaseModel:
     "An instance of the model. Raises `Refused` with all that is wrong."
     read = model.model_validate_json if place == 'body' else model.model_validate_strings
-    try: return read(values, context=current_app.extensions['recommender'])
+    try: return read(values, context=recommender())
     except ValidationError as e:
         found = e.errors(include_url=False, include_input=False)
     if found[0]['type'] == 'json_invalid':
@@ -83,7 +110,7 @@ def problem(e):
     elif isinstance(e, RequestEntityTooLarge):
         errors = [error('body', 'body', f'at most {request.max_content_length:,} bytes')]; detail = 'body: expected ' + errors[0]['expected']
     response = e.get_response()
-    response.content_type = 'application/problem+json'
+    response.content_type = TYPE
     response.data = json.dumps(dict(type='about:blank', title=e.name, status=e.code, detail=detail) | (dict(errors=errors) if errors else {}))
     return response
 

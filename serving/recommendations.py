@@ -3,8 +3,8 @@ import datetime, re
 from typing import Annotated, Literal
 
 import numpy as np
-from flask import Blueprint, current_app
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, WrapValidator, field_validator
+from flask import Blueprint, current_app, g
+from pydantic import BaseModel, Field, PlainValidator, ValidationError, ValidationInfo, WithJsonSchema, WrapValidator, field_validator
 from pydantic_core import PydanticCustomError
 
 from recsys_lib.bundle import KINDS, Recommender
@@ -12,7 +12,9 @@ from recsys_lib.core import InputError
 from recsys_lib.refine import FILTERED, Filters
 from recsys_lib.retrieval import SIMILAR_BY
 
-from .problems import Refused, body, error, query, validate
+from .bundles import recommender
+from .contract import route
+from .problems import Asked, Refused, error
 
 bp = Blueprint('recommendations', __name__)
 
@@ -29,11 +31,6 @@ def up_to_candidates(k, handler, info: ValidationInfo):
     return k
 
 
-class Asked(BaseModel):
-    "What is not declared is refused, and nothing is converted silently."
-    model_config = ConfigDict(extra='forbid', strict=True, allow_inf_nan=False)
-
-
 class Customer(Asked):
     customer_id: str = Field(min_length=1, max_length=256, description='the id of a customer, at most 256 characters')
 
@@ -43,7 +40,7 @@ class Article(Asked):
 
 
 class Top(Asked):
-    k: Annotated[int, WrapValidator(up_to_candidates)] = 12  # so many, best first
+    k: Annotated[int, WrapValidator(up_to_candidates), WithJsonSchema(dict(type='integer', minimum=1, description='so many, best first; at most what the ranker looks at'))] = 12
 
 
 class Alike(Top):
@@ -73,7 +70,10 @@ def listed_or_ours(stock, info: ValidationInfo):
     return stock if isinstance(stock, bool) else texts(stock, info, 20_000, 'article ids, or true')
 
 
-Names = Annotated[list[str], PlainValidator(known_names)]
+def schema_of_list(most): return WithJsonSchema(dict(type='array', items=dict(type='string', maxLength=256), maxItems=most))
+
+
+Names = Annotated[list[str], PlainValidator(known_names), schema_of_list(100)]
 PRICE = dict(ge=0, le=1e9)
 
 
@@ -87,8 +87,8 @@ class Filtered(Asked):
     price_min: float | None = Field(None, **PRICE, description='a number from 0 to 1e9, in the unit of the data')
     price_max: float | None = Field(None, **PRICE, description='a number from 0, or from price_min, to 1e9, in the unit of the data')
     exclude_bought: bool = Field(False, description='true or false')
-    exclude: Annotated[list[str], PlainValidator(lambda values, info: texts(values, info, 1000, 'article ids'))] = []
-    in_stock: Annotated[bool | list[str], PlainValidator(listed_or_ours)] = False
+    exclude: Annotated[list[str], PlainValidator(lambda values, info: texts(values, info, 1000, 'article ids')), schema_of_list(1000)] = []
+    in_stock: Annotated[bool | list[str], PlainValidator(listed_or_ours), WithJsonSchema(dict(anyOf=[dict(type='boolean'), dict(type='array', items=dict(type='string', maxLength=256), maxItems=20_000)]))] = False
 
     @field_validator('price_max')
     def not_below(cls, price_max, info):
@@ -98,9 +98,9 @@ class Filtered(Asked):
     def filters(self) -> Filters | None:
         "As `Recommender` takes them; None if nothing is asked. Ids that the catalogue does not have are neither in stock nor recommended anyway."
         if not self.model_fields_set & Filtered.model_fields.keys(): return None
-        recommender = current_app.extensions['recommender']; index = lambda ids: [i for i in map(recommender.item_index, ids) if i >= 0]
+        index = lambda ids: [i for i in map(recommender().item_index, ids) if i >= 0]
         given = {f: tuple(getattr(self, f)) for f in FILTERED} | {f: getattr(self, f) for f in ('price_min', 'price_max', 'exclude_bought')}
-        stock = None if self.in_stock is False else current_app.extensions['stock'].mask() if self.in_stock is True else index(self.in_stock)
+        stock = None if self.in_stock is False else current_app.extensions['stock'].mask(recommender()) if self.in_stock is True else index(self.in_stock)
         return Filters(**given, in_stock=stock, exclude=index(self.exclude))
 
 
@@ -134,38 +134,113 @@ class Visitor(Wish, Somebody):
 
 # -- what is answered
 
-@bp.get('/recommend/<customer_id>')
-def for_customer(customer_id):
-    "The best articles for a customer; what sells, marked by `known: false`, for one that is not in the bundle."
-    recommender = current_app.extensions['recommender']
-    validate(Customer, dict(customer_id=customer_id), 'path')
-    wish = validate(CustomersWish, query(several=(*FILTERED, 'exclude')), 'query')
-    known = recommender.user_index(customer_id) >= 0
-    return dict(customer_id=customer_id, known=known, **recommended(recommender, recommender.customers([customer_id]), wish, wish.filters()))
+class Listed(BaseModel):
+    "An article of a list. Names are those that the catalogue has."
+    article_id: str
+    score: float
+    prod_name: str = ''
+    product_type_name: str = ''
+    colour_group_name: str = ''
+    department_name: str = ''
+    index_group_name: str = ''
 
 
-@bp.post('/recommend')
-def for_visitor():
+class Source(BaseModel):
+    source: str
+    words: str
+    score: float
+    rank: int | None
+
+
+class Pull(BaseModel):
+    article_id: str
+    prod_name: str = ''
+    kind: str
+    days: float
+    pull: float
+    by: dict[str, float]
+
+
+class Moved(BaseModel):
+    feature: str
+    words: str
+    value: float
+    effect: float
+
+
+class Reasons(BaseModel):
+    "Sources that proposed an article, what in the history pulled it, the features that moved its score most."
+    score: float
+    sources: list[Source]
+    history: list[Pull]
+    features: list[Moved]
+
+
+class Explained(Listed):
+    why: Reasons = None
+
+
+class Answer(BaseModel):
+    bundle: str
+    asof: str
+
+
+class List(Answer):
+    recommendations: list[Listed]
+
+
+class ForVisitor(Answer):
+    known: bool  # whether anything is known of them
+    recommendations: list[Explained]
+
+
+class ForCustomer(ForVisitor):
+    customer_id: str
+    events: str = ''  # 'unavailable' where what the visitor did lately could not be read
+
+
+class ForArticle(List):
+    article_id: str
+
+
+@route(bp, 'GET', '/recommend/<customer_id>', path=Customer, query=CustomersWish, several=(*FILTERED, 'exclude'), answer=ForCustomer, kept=True)
+def for_customer(customer, wish):
+    "The best articles for a customer, or for a visitor whose events came in; what sells, marked by `known: false`, for one of whom nothing is known."
+    asked = recommender(); events = current_app.extensions['events'].of(customer.customer_id)
+    known = asked.user_index(customer.customer_id) >= 0
+    if known: current_app.extensions['bundles'].asked.append(customer.customer_id)
+    said = recommended(asked, asked.customers([customer.customer_id], events=[events]), wish, wish.filters())
+    if g.get('unsure'): said['events'] = 'unavailable'
+    return dict(customer_id=customer.customer_id, known=known or bool(events), **said)
+
+
+@route(bp, 'POST', '/recommend', body=Visitor, answer=ForVisitor)
+def for_visitor(visitor):
     "The best articles for somebody by what they did; `known: false` if none of it says anything."
-    recommender = current_app.extensions['recommender']
-    validate(Asked, query(), 'query')
-    visitor = validate(Visitor, body(), 'body')
-    unknown = [n for n, event in enumerate(visitor.items) if recommender.item_index(event.article_id) < 0]
-    if unknown: raise Refused(422, *(error('body', f'items[{n}].article_id', 'an article of the catalogue') for n in unknown))
-    history = recommender.visitors([[event.model_dump() for event in visitor.items]], [visitor.age])
-    return dict(known=bool((history.item >= 0).any()), **recommended(recommender, history, visitor, visitor.filters.filters()))
+    asked, events = recommender(), in_catalogue(visitor.items)
+    history = asked.visitors([events], [visitor.age])
+    return dict(known=bool((history.item >= 0).any()), **recommended(asked, history, visitor, visitor.filters.filters()))
 
 
-@bp.get('/similar_items/<article_id>')
-def for_article(article_id):
-    "Articles like a given one."
-    recommender = current_app.extensions['recommender']
-    validate(Article, dict(article_id=article_id), 'path')
-    asked = validate(Alike, query(), 'query')
-    item = recommender.item_index(article_id)
+@route(bp, 'GET', '/similar_items/<article_id>', path=Article, query=Alike, answer=ForArticle, refuses=(404,), kept=True)
+def for_article(article, asked):
+    "Articles like a given one: by look, by the behaviour of customers, or by both."
+    ids, scores = recommender().similar_items([number(article)], asked.k, asked.by)
+    return dict(article_id=article.article_id, **answer(recommender(), ids[0], scores[0]))
+
+
+def number(article):
+    "An article's place in the catalogue. Raises `Refused` for one that it does not have."
+    item = recommender().item_index(article.article_id)
     if item < 0: raise Refused(404, error('path', 'article_id', 'an article of the catalogue'))
-    ids, scores = recommender.similar_items([item], asked.k, asked.by)
-    return dict(article_id=article_id, **answer(recommender, ids[0], scores[0]))
+    return item
+
+
+def in_catalogue(events, place='items'):
+    "What somebody did, as `Recommender` takes it. Raises `Refused` for articles that the catalogue does not have."
+    unknown = [n for n, event in enumerate(events) if recommender().item_index(event.article_id) < 0]
+    if unknown: raise Refused(422, *(error('body', f'{place}[{n}].article_id', 'an article of the catalogue') for n in unknown))
+    return [event.model_dump() for event in events]
 
 
 def recommended(recommender, history, wish, filters):
@@ -194,4 +269,4 @@ def answer(
 
 def listed(recommender, ids, scores):
     "Articles as they leave the service: without padding, and with names."
-    return [{'article_id': about.pop('article_id'), 'score': float(s), **about} for i, s in zip(ids, scores) if i >= 0 for about in [recommender.describe(i)]]
+    return [{**recommender.describe(int(i)), 'score': float(s)} for i, s in zip(ids, scores) if i >= 0]

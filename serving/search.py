@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from flask import Blueprint, Request, current_app, request
 from PIL import Image
-from pydantic import Field, ValidationError, WrapValidator, field_validator
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema, WrapValidator, field_validator
 from pydantic_core import PydanticCustomError
 
 from recsys_lib.bundle import Recommender
@@ -12,8 +12,10 @@ from recsys_lib.core import InputError
 from recsys_lib.search import LONGEST_QUERY, MODES, MOST
 from recsys_lib.towers import open_image
 
-from .problems import Refused, error, query, validate
-from .recommendations import Asked, listed
+from .bundles import recommender
+from .contract import route
+from .problems import Asked, Refused, error
+from .recommendations import Listed, listed
 
 bp = Blueprint('search', __name__)
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'AVIF')  # Pillow knows sixty more, one of which starts Ghostscript
@@ -31,11 +33,11 @@ def up_to_most(k, handler):
     return k
 
 
-class Top(Asked):
-    k: Annotated[int, WrapValidator(up_to_most)] = 12  # so many, best first
+class UpTo(Asked):
+    k: Annotated[int, WrapValidator(up_to_most), WithJsonSchema(dict(type='integer', minimum=1, maximum=MOST, description='so many, best first'))] = 12
 
 
-class Query(Top):
+class Query(UpTo):
     q: str = Field(min_length=1, max_length=LONGEST_QUERY, description=f'what is searched for, a text of 1 to {LONGEST_QUERY:,} characters')
     mode: Literal[MODES] = Field('both', description=f"one of {', '.join(MODES)}")
 
@@ -52,29 +54,36 @@ class UploadRequest(Request):
 
 # -- what is answered
 
-@bp.get('/search')
-def for_text():
-    "The best articles for a text."
-    recommender = able()
-    asked = validate(Query, query(), 'query')
-    ids, scores = recommender.search([asked.q], asked.k, asked.mode)
-    return dict(q=asked.q, mode=asked.mode, **answer(recommender, ids[0], scores[0]))
+class Found(BaseModel):
+    bundle: str
+    results: list[Listed]
 
 
-@bp.post('/search/image')
-def for_image():
+class FoundForText(Found):
+    q: str
+    mode: str
+
+
+@route(bp, 'GET', '/search', query=Query, answer=FoundForText, refuses=(404,), kept=True)
+def for_text(asked):
+    "The best articles for a text: by its words, by its meaning, or by both."
+    ids, scores = able().search([asked.q], asked.k, asked.mode)
+    return dict(q=asked.q, mode=asked.mode, **answer(recommender(), ids[0], scores[0]))
+
+
+FORM = dict(type='object', required=['image'], properties=dict(image=dict(type='string', format='binary')), additionalProperties=False)
+
+@route(bp, 'POST', '/search/image', query=UpTo, answer=Found, form=FORM, refuses=(404,))
+def for_image(asked):
     "The articles that look like an image: the file `image` of a multipart form."
-    recommender = able()
-    k = validate(Top, query(), 'query').k
-    ids, scores = recommender.search_image([uploaded()], k)
-    return answer(recommender, ids[0], scores[0])
+    ids, scores = able().search_image([uploaded()], asked.k)
+    return answer(recommender(), ids[0], scores[0])
 
 
 def able() -> Recommender:
     "The recommender. Raises `Refused` if its bundle has no search."
-    recommender = current_app.extensions['recommender']
-    if not recommender.can_search: raise Refused(404, detail='this bundle has no search: its run has no towers and vectors')
-    return recommender
+    if not recommender().can_search: raise Refused(404, detail='this bundle has no search: its run has no towers and vectors')
+    return recommender()
 
 
 def answer(recommender, ids, scores): return dict(bundle=recommender.version, results=listed(recommender, ids, scores))

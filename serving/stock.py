@@ -11,20 +11,27 @@ class Stock:
     "The articles that a file lists, one id a line; read again when the file has changed. Ids that the catalogue does not have are passed over."
     def __init__(self,
         path: str,  # '' for none
-        recommender: Recommender,
+        recommender: Recommender,  # the first that asks
     ):
-        self.path, self.recommender, self.read = path and Path(path), recommender, (None, None)
-        if path: self.mask()
+        self.path, self.listed, self.read = path and Path(path), None, (None, None, None)  # state of the file, version of the bundle, mask
+        if path: self.mask(recommender)
 
     def __bool__(self): return bool(self.path)
 
-    def mask(self) -> np.ndarray:  # (articles,) bool
+    def state(self):
+        "Changes with the file."
+        try: about = self.path.stat() if self.path else None
+        except OSError: about = None
+        return about and (about.st_mtime_ns, about.st_size, about.st_ino)
+
+    def mask(self, recommender: Recommender) -> np.ndarray:  # (articles,) bool
         "Which articles are in stock. Raises `InputError` if the file cannot be read; once read, the last state stays while it is away."
         try:
-            about = self.path.stat(); state = about.st_mtime_ns, about.st_size, about.st_ino
-            if state != self.read[0]:
-                listed = set(self.path.read_text().split()); ids = self.recommender.article_ids
-                self.read = state, np.array([ids[i] in listed for i in range(len(ids))], bool)
+            if (state := self.state()) != self.read[0] or self.listed is None: self.listed, self.read = set(self.path.read_text().split()), (state, None, None)
         except (OSError, ValueError) as e:
-            if self.read[1] is None: raise InputError(f"LOOKBOOK_STOCK: {self.path}: expected a text file with an article id a line ({getattr(e, 'strerror', None) or e})") from None
-        return self.read[1]
+            if self.listed is None: raise InputError(f"LOOKBOOK_STOCK: {self.path}: expected a text file with an article id a line ({getattr(e, 'strerror', None) or e})") from None
+        state, version, mask = self.read
+        if version != recommender.version:
+            ids = recommender.article_ids; mask = np.array([ids[i] in self.listed for i in range(len(ids))], bool)
+            self.read = state, recommender.version, mask
+        return mask

@@ -74,7 +74,7 @@ def test_bodies(client, body, status, field, expected):
     ('items[0].article_id', 'an article of the catalogue', ['"1"', '"108775015"', '"\\u0000"', '"../../etc/passwd"', '"NaN"', '"👗"']),
     ('items[0].date', 'a date, YYYY-MM-DD', ['"soon"', '""', '"2020-13-01"', '"2020-02-30"', '"20200920"', '"2020-9-2"', '"20.09.2020"', '"2020-09-20T10:00:00"', '"2020-W38-7"',
                                             '"1600000000"', '1600000000', '18525', '"1969-12-31"', '"2100-01-01"', '"0001-01-01"', 'NaN', 'true', '[]']),
-    ('items[0].kind', 'one of purchase, view, cart', ['"steal"', '""', '"Purchase"', 'null', '0', 'true', '["view"]']),
+    ('items[0].kind', 'one of purchase, view, click, cart', ['"steal"', '""', '"Purchase"', 'null', '0', 'true', '["view"]']),
     ('items[0].price', 'a number from 0', ['-0.01', '1e10', 'NaN', '-Infinity', '1e999', '"0.05"', 'true', '[]']),
     ('items[0].channel', 'an integer from 0', ['-1', '128', '1.5', '2.0', 'null', '"2"', 'NaN', 'true']),
     ('items[0].colour', 'one of article_id, date, kind, price, channel', ['"red"', 'null', 'NaN', '{"a": [1]}'])] for value in values])
@@ -135,14 +135,14 @@ def test_methods(client, method, address, allowed):
 
 def test_what_recommender_refuses(client, app, monkeypatch):
     def refuse(*_): raise InputError('shelf 7: expected a shelf')
-    monkeypatch.setattr(app.extensions['recommender'], 'recommend', refuse)
+    monkeypatch.setattr(app.extensions['bundles'].recommender, 'recommend', refuse)
     assert refused(client.get('/recommend/a'), 422)['detail'] == 'shelf 7: expected a shelf'
 
 
 def test_what_nobody_expected(client, app, monkeypatch, caplog):
     "Is logged, and not told."
     def fail(*_): raise RuntimeError('the secret')
-    monkeypatch.setattr(app.extensions['recommender'], 'recommend', fail)
+    monkeypatch.setattr(app.extensions['bundles'].recommender, 'recommend', fail)
     with caplog.at_level(logging.ERROR): answer = client.get('/recommend/a')
     assert 'secret' not in str(refused(answer, 500)) and 'the secret' in caplog.text and '/recommend/a' in caplog.text
 

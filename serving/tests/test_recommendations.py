@@ -72,4 +72,6 @@ def test_an_answer_says_where_it_is_from(client, recommender, customers):
 
 def test_healthz(client, recommender):
     assert client.get('/healthz').json == dict(status='ok', bundle=recommender.version, asof=recommender.manifest['asof'],
-                                               customers=len(recommender.customer_ids), items=len(recommender.article_ids), search=recommender.can_search)
+                                               customers=len(recommender.customer_ids), items=len(recommender.article_ids),
+                                               search=recommender.can_search, complements=recommender.can_complement, previous=None, refused=None)
+    assert client.get('/healthz/live').json == client.get('/healthz/ready').json == dict(status='ok')

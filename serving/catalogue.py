@@ -1,0 +1,98 @@
+"""One article and its picture, what the filters take, and the lists that are the same for everybody."""
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from flask import Blueprint, current_app, send_file
+from pydantic import BaseModel
+
+from recsys_lib.refine import FILTERED
+
+from .bundles import recommender
+from .contract import route
+from .problems import Refused, error
+from .recommendations import Article, Filtered, List, Top, answer, number
+
+bp = Blueprint('catalogue', __name__)
+DAY = 24 * 60 * 60  # seconds
+
+
+# -- what may be asked
+
+class ForAll(Filtered, Top): "Filters are parameters beside the others."
+
+
+# -- what is answered
+
+class Item(BaseModel):
+    "An article. Of its names and texts, those that the catalogue has."
+    article_id: str
+    prod_name: str = ''
+    product_type_name: str = ''
+    colour_group_name: str = ''
+    department_name: str = ''
+    index_group_name: str = ''
+    section_name: str = ''
+    garment_group_name: str = ''
+    graphical_appearance_name: str = ''
+    detail_desc: str = ''
+    price: float | None  # the usual one, in the unit of the data; null for what was never sold
+    image: str | None  # its address; null where there is none
+
+
+class Filterable(BaseModel):
+    "The names that filters take, and the highest price."
+    index_group: list[str]
+    section: list[str]
+    garment_group: list[str]
+    product_type: list[str]
+    department: list[str]
+    price_max: float
+
+
+@route(bp, 'GET', '/items/<article_id>', path=Article, answer=Item, refuses=(404,), kept=True)
+def item(article):
+    "What is known of an article."
+    r, i = recommender(), number(article); prices = r.arrays['price']
+    price = float(prices[i]) if i < len(prices) and prices[i] > 0 else None
+    return dict(article_id=article.article_id, **{c: t[i] for c, t in r.text.items()}, price=price, image=f'/items/{article.article_id}/image' if picture(article.article_id) else None)
+
+
+@route(bp, 'GET', '/items/<article_id>/image', path=Article, answer=None, media='image/jpeg', refuses=(404,))
+def image(article):
+    "The picture of an article."
+    number(article); found = picture(article.article_id)
+    if found is None: raise Refused(404, detail='there is no picture of this article')
+    return send_file(found, mimetype='image/jpeg', max_age=DAY)
+
+
+def picture(article_id):
+    "The file of an article's picture, inside the folder of images; None if there is none."
+    folder = current_app.config['IMAGES']
+    if not folder or not article_id.isalnum(): return None
+    path = Path(folder).resolve() / article_id[:3] / f'{article_id}.jpg'
+    return path if path.is_file() else None
+
+
+@route(bp, 'GET', '/filters', answer=Filterable, kept=True)
+def filters():
+    "The names that filters take."
+    there = recommender().catalogue
+    return dict({a: sorted({n for n in there.names[a] if n}) for a in FILTERED}, price_max=float(np.max(there.price, initial=0)))
+
+
+@route(bp, 'GET', '/trending', query=ForAll, several=(*FILTERED, 'exclude'), answer=List, kept=True)
+def trending(asked):
+    "What sells."
+    return top('popularity', asked)
+
+
+@route(bp, 'GET', '/new_in', query=ForAll, several=(*FILTERED, 'exclude'), answer=List, kept=True)
+def new_in(asked):
+    "What nobody has bought yet, by the sales that its look and its texts let expect."
+    return top('newcomers', asked)
+
+
+def top(source, asked):
+    ids, scores = recommender().top(source, asked.k, asked.filters())
+    return answer(recommender(), ids[0], scores[0])
