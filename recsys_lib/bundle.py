@@ -164,7 +164,7 @@ class Bundle:
         self.manifest = verify_bundle(self.folder) if verify else read_json(self.folder / 'manifest.json')
         self.version, self.asof = self.manifest['version'], to_day(self.manifest['asof'])
         self.settings = RetrievalSettings(**self.manifest['retrieval'])
-        self.arrays = a = {Path(n).stem: np.load(self.folder / n, mmap_mode='r', allow_pickle=False) for n in self.manifest['files'] if n.endswith('.npy')}
+        self.arrays = a = {Path(n).stem: np.load(self.folder / n, mmap_mode='r', allow_pickle=False).view(np.ndarray) for n in self.manifest['files'] if n.endswith('.npy')}
         text = lambda name: TextColumn(a[f'{name}_offsets'], a[f'{name}_data'])
         self.article_ids, self.customer_ids = text('article_ids'), text('customer_ids')
         self.item_index, self.user_index = IdIndex(self.article_ids, a['article_order']), IdIndex(self.customer_ids, a['customer_order'])
