@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'TEXT_COLUMNS', 'DETAILS', 'KINDS', 'NAME_COLUMNS', 'TOPS', 'TextColumn', 'IdIndex', 'BundleParts',
            'write_bundle', 'manifest_digest', 'describe', 'verify_bundle', 'Bundle', 'interactions', 'followed',
-           'Complements', 'check_asked', 'refine_arrays', 'Refined', 'Watch', 'Recommender', 'search_files',
+           'Complements', 'check_asked', 'refine_arrays', 'Refined', 'Lists', 'Watch', 'Recommender', 'search_files',
            'complement_arrays', 'build_bundle']
 
 # %% ../nbs/70_bundle.ipynb #1bcfae6f
@@ -336,15 +336,41 @@ class Refined(Bundle):
             out.append(told)
         return out
 
-# %% ../nbs/70_bundle.ipynb #af964e20
+# %% ../nbs/70_bundle.ipynb #a8743df4
 TOPS = ('popularity', 'newcomers')
 
+class Lists:
+    "Lists that are the same for everybody."
+    def top(self,
+        source: str,  # one that needs no history: popularity (what sells), newcomers (what is new and expected to sell)
+        k: int = 12,
+        filters: 'Filters | None' = None,
+    ) -> 'tuple[np.ndarray, np.ndarray]':  # (1, k) item_idx and scores, best first, padded with -1 and -inf
+        "The first of a list that is the same for everybody. Raises `InputError` for a source that this bundle does not have."
+        if source not in TOPS or source not in self.retriever.sources: raise InputError(f"source {source!r}: expected one of {', '.join(s for s in TOPS if s in self.retriever.sources)}")
+        check_asked(k, 1, None, None, self.retriever.n_items)
+        allowed = self.allowed(self.customers(['']), None, filters); order = self.retriever.by_sales if source == 'popularity' else self.retriever.sources[source].best[0]
+        good = order >= 0 if source != 'popularity' else self.retriever.sells[order] > 0
+        ids = order[good if allowed is None else good & allowed.reshape(-1)[order]][:k]; pad = (0, k - len(ids))
+        return np.pad(ids, pad, constant_values=-1)[None], np.pad(self.retriever.sources[source].scores[0][ids], pad, constant_values=-np.inf)[None]
+
+    def department_top(self, department: int, k: int) -> 'tuple[np.ndarray, np.ndarray]':  # (k,) item_idx and scores
+        "What sells in a department, or at all where nothing of it was sold."
+        source = self.retriever.sources['category']
+        inside = 0 <= department < len(source.best) and source.best[department, 0] >= 0
+        if not inside: source, top = self.retriever.sources['popularity'], self.retriever.sources['popularity'].best[0]
+        else: top = source.best[department]
+        top = np.pad(top[:k], (0, max(0, k - len(top))), constant_values=-1)
+        return top, np.where(top >= 0, (source.scores if inside else source.scores[0])[top], -np.inf)
+
+# %% ../nbs/70_bundle.ipynb #000cc87a
 class Watch:
     "Is told what happens inside an answer. This one does nothing; a service counts and times."
     def step(self, name: str): return nullcontext()  # around each step: candidates, ranker, arrange
     def answered(self, candidates: Candidates, ids: np.ndarray): pass  # with what was drawn, and the (B, k) of it that are recommended
 
-class Recommender(Complements, Refined):
+# %% ../nbs/70_bundle.ipynb #af964e20
+class Recommender(Complements, Lists, Refined):
     "Answers from a bundle. Thread-safe."
     def __init__(self,
         folder: 'str | Path',  # bundle/<version>, or a link to it
@@ -394,19 +420,6 @@ class Recommender(Complements, Refined):
         self.watch.answered(candidates, ids)
         return ids, scores
 
-    def top(self,
-        source: str,  # one that needs no history: popularity (what sells), newcomers (what is new and expected to sell)
-        k: int = 12,
-        filters: 'Filters | None' = None,
-    ) -> 'tuple[np.ndarray, np.ndarray]':  # (1, k) item_idx and scores, best first, padded with -1 and -inf
-        "The first of a list that is the same for everybody. Raises `InputError` for a source that this bundle does not have."
-        if source not in TOPS or source not in self.retriever.sources: raise InputError(f"source {source!r}: expected one of {', '.join(s for s in TOPS if s in self.retriever.sources)}")
-        check_asked(k, 1, None, None, self.retriever.n_items)
-        allowed = self.allowed(self.customers(['']), None, filters); order = self.retriever.by_sales if source == 'popularity' else self.retriever.sources[source].best[0]
-        good = order >= 0 if source != 'popularity' else self.retriever.sells[order] > 0
-        ids = order[good if allowed is None else good & allowed.reshape(-1)[order]][:k]; pad = (0, k - len(ids))
-        return np.pad(ids, pad, constant_values=-1)[None], np.pad(self.retriever.sources[source].scores[0][ids], pad, constant_values=-np.inf)[None]
-
     def similar_items(self,
         items: list,  # item_idx
         k: int = 12,
@@ -417,15 +430,6 @@ class Recommender(Complements, Refined):
         ids, scores = self.retriever.similar(np.where(sold, items, 0), k, by)
         for b in np.flatnonzero(~sold): ids[b], scores[b] = self.department_top(int(self.arrays['department'][items[b]]), k)
         return ids, scores
-
-    def department_top(self, department: int, k: int) -> 'tuple[np.ndarray, np.ndarray]':  # (k,) item_idx and scores
-        "What sells in a department, or at all where nothing of it was sold."
-        source = self.retriever.sources['category']
-        inside = 0 <= department < len(source.best) and source.best[department, 0] >= 0
-        if not inside: source, top = self.retriever.sources['popularity'], self.retriever.sources['popularity'].best[0]
-        else: top = source.best[department]
-        top = np.pad(top[:k], (0, max(0, k - len(top))), constant_values=-1)
-        return top, np.where(top >= 0, (source.scores if inside else source.scores[0])[top], -np.inf)
 
 # %% ../nbs/70_bundle.ipynb #0a22eef0
 def search_files(run: Run) -> dict:  # file name in the bundle -> file of the run

@@ -1,5 +1,5 @@
 """The bundle that is asked, the application over it, and the environment that the service runs in."""
-import os, subprocess, sys
+import os, socket, subprocess, sys
 from pathlib import Path
 
 import numpy as np, pytest
@@ -63,3 +63,7 @@ def pairs(ids, scores, recommender):
 
 
 def listed(answer): return [(r['article_id'], r['score']) for r in answer['recommendations' if 'recommendations' in answer else 'results']]
+
+
+def free_port():
+    with socket.create_server(('127.0.0.1', 0)) as s: return s.getsockname()[1]

@@ -9,7 +9,7 @@ from PIL import Image
 import serving.__main__ as entry
 from recsys_lib.search import MODES
 
-from .conftest import ROOT, listed, pairs
+from .conftest import ROOT, free_port, listed, pairs
 
 HEAVY = {'torch', 'torchvision', 'lightgbm', 'pandas', 'implicit', 'nbdev', 'fastcore', 'scipy', 'sklearn', 'ibis', 'duckdb', 'pyarrow', 'onnx', 'matplotlib', 'wandb', 'papermill', 'open_clip'}
 ASK = '''
@@ -64,10 +64,6 @@ def test_the_pins_are_those_of_the_lock():
 
 
 # -- behind granian
-
-def free_port():
-    with socket.create_server(('127.0.0.1', 0)) as s: return s.getsockname()[1]
-
 
 class Server:
     "A running service."
