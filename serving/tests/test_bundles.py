@@ -1,0 +1,89 @@
+"""Bundles are switched while the service answers; a bad one is refused, and the old one goes on."""
+import json, shutil, time
+
+import pytest
+
+from recsys_lib.bundle import TextColumn, describe, manifest_digest
+from recsys_lib.core import InputError, read_json, write_json
+from serving.app import create_app
+
+KEY = dict(LOOKBOOK='an admin key for tests')
+
+
+def another(bundle, folder, version, without=()):
+    "A copy of a bundle that can be told apart: its names are in capitals. `without`: files that it lacks, rightfully."
+    copy = folder / version; shutil.copytree(bundle, copy); manifest = read_json(copy / 'manifest.json')
+    import numpy as np
+    data = np.load(copy / 'text_prod_name_data.npy'); data[(data >= 97) & (data <= 122)] -= 32; np.save(copy / 'text_prod_name_data.npy', data)
+    manifest['files']['text_prod_name_data.npy'] = describe(copy / 'text_prod_name_data.npy'); manifest['version'] = version; manifest.pop('digest')
+    for name in without: manifest['files'].pop(name, None); (copy / name).unlink(missing_ok=True)
+    write_json(copy / 'manifest.json', {**manifest, 'digest': manifest_digest(manifest)})
+    return copy
+
+
+@pytest.fixture
+def shelf(bundle, tmp_path):
+    "A folder with two good bundles, a corrupt one, and a link to the first."
+    folder = tmp_path / 'bundle'; folder.mkdir(); shutil.copytree(bundle, folder / bundle.name); another(bundle, folder, 'second'); another(bundle, folder, 'corrupt')
+    path = folder / 'corrupt/als_factors.npy'; data = bytearray(path.read_bytes()); data[-1] ^= 1; path.write_bytes(data)
+    (folder / 'current').symlink_to(bundle.name)
+    return folder
+
+
+@pytest.fixture
+def client(shelf, tmp_path): return create_app(dict(BUNDLE=str(shelf / 'current'), STATE=str(tmp_path / 'state'), ADMIN_KEY='an admin key for tests')).test_client()
+
+
+def admin(client, **body): return client.post('/admin/bundle', json=body, headers={'X-Admin-Key': 'an admin key for tests'})
+
+
+def test_switching_and_going_back(client, shelf, bundle, customers):
+    "Answers come from the bundle that they say, kept ones too; the link is moved, so that a service that is started later agrees."
+    ask = lambda: client.get(f'/recommend/{customers[0]}').json; first = ask(); assert ask() == first
+    state = admin(client, version='second').json
+    assert (state['bundle'], state['previous'], state['refused']) == ('second', bundle.name, None) and set(state['versions']) == {bundle.name, 'second', 'corrupt'}
+    second = ask(); assert second['bundle'] == 'second' and (shelf / 'current').resolve().name == 'second'
+    assert [(r['article_id'], r['score'], r['prod_name']) for r in second['recommendations']] == [(r['article_id'], r['score'], r['prod_name'].upper()) for r in first['recommendations']]
+    assert admin(client, rollback=True).json['bundle'] == bundle.name and ask() == first and (shelf / 'current').resolve().name == bundle.name
+    assert admin(client, rollback=True).json['bundle'] == 'second'
+
+
+def test_a_bad_bundle_is_refused(client, shelf, bundle, customers, tmp_path):
+    first = client.get(f'/recommend/{customers[0]}').json
+    refused = admin(client, version='corrupt')
+    assert refused.status_code == 422 and 'als_factors.npy: altered' in json.loads(refused.text)['detail']
+    assert client.get(f'/recommend/{customers[0]}').json == first and client.get('/healthz').json['refused']['bundle'] == 'corrupt' and (shelf / 'current').resolve().name == bundle.name
+    another(bundle, shelf, 'blind', without=['towers.json'])
+    if client.get('/healthz').json['search']: assert 'cannot search' in json.loads(admin(client, version='blind').text)['detail']
+    for body, field in ((dict(version='../../etc'), 'version'), (dict(version='nope'), 'version'), (dict(version=''), 'version'), (dict(version=3), 'version'), (dict(), None), (dict(version='second', rollback=True), None), (dict(more=1), 'more')):
+        answer = admin(client, **body); assert answer.status_code == 422, answer.text
+        if field: assert json.loads(answer.text)['errors'][0]['field'] == field
+    assert admin(client, version='second').json['refused'] is None
+
+
+def test_the_link_is_followed(shelf, bundle, tmp_path):
+    "Also by a worker that starts while it is on a bad bundle, if the service has answered from a good one."
+    settings = dict(BUNDLE=str(shelf / 'current'), STATE=str(tmp_path / 'state'))
+    def point(version): (shelf / '.new').symlink_to(version); (shelf / '.new').rename(shelf / 'current')
+    def wait(app, **expected):
+        end = time.monotonic() + 20
+        while not expected.items() <= (said := app.test_client().get('/healthz').json).items(): assert time.monotonic() < end, said; time.sleep(.02)
+        return said
+    app = create_app(settings); app.extensions['bundles'].follow(.05)
+    point('second'); wait(app, bundle='second', previous=bundle.name)
+    point('corrupt'); end = time.monotonic() + 20
+    while app.test_client().get('/healthz').json['refused'] is None: assert time.monotonic() < end; time.sleep(.02)
+    said = wait(app, bundle='second'); assert said['refused']['bundle'] == 'corrupt'
+    later = create_app(settings).test_client().get('/healthz').json; assert later['bundle'] == 'second' and later['refused']['bundle'] == 'corrupt'
+    (tmp_path / 'state/serving').unlink()
+    with pytest.raises(InputError, match='altered'): create_app(settings)
+    point(bundle.name); wait(app, bundle=bundle.name, refused=None)
+
+
+def test_admin_is_closed(bundle, client, shelf):
+    "Without a key in the settings to everybody, with one to those who do not have it; and what is no link is not moved."
+    shut = create_app(dict(BUNDLE=str(bundle))).test_client()
+    assert shut.get('/admin/bundle').status_code == admin(shut, version='second').status_code == 403
+    for headers in ({}, {'X-Admin-Key': ''}, {'X-Admin-Key': 'an admin key for test'}, {'X-API-Key': 'an admin key for tests'}): assert client.get('/admin/bundle', headers=headers).status_code == 401
+    fixed = create_app(dict(BUNDLE=str(shelf / 'second'), ADMIN_KEY='an admin key for tests')).test_client()
+    assert admin(fixed, version=bundle.name).status_code == 409 and admin(fixed, rollback=True).status_code == 409
