@@ -48,8 +48,8 @@ def main(argv=None):
         return 2
     # A worker that dies is started anew: it answers from the bundle that its siblings answer from, also where the link is on a bad one by now.
     try:
-        Granian('serving.app:serve', factory=True, interface=Interfaces.WSGI, websockets=False, address=given.host, port=given.port, workers=given.workers,
-                blocking_threads=1, workers_kill_timeout=10, respawn_failed_workers=True, respawn_interval=.5, log_level='warning').serve()
+        Granian('serving.app:serve', factory=True, interface=Interfaces.RSGI, websockets=False, address=given.host, port=given.port, workers=given.workers,
+                workers_kill_timeout=10, respawn_failed_workers=True, respawn_interval=.5, log_level='warning').serve()
     finally:
         if own: shutil.rmtree(own, ignore_errors=True)
 

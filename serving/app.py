@@ -8,6 +8,7 @@ from recsys_lib.core import InputError
 
 from . import access, admin, catalogue, complements, contract, events, health, logs, metrics, problems, profiles, recommendations, search
 from .bundles import Bundles
+from .front import Front
 from .kept import Kept
 from .settings import read_settings
 from .stock import Stock
@@ -34,12 +35,12 @@ def create_app(test_config=None):
     return app
 
 
-def serve():
-    "The application of a worker: it writes JSON lines, and follows the link to the bundle."
+def serve() -> Front:
+    "The application of a worker, as granian calls it: it writes JSON lines, and follows the link to the bundle."
     app = create_app(); settings = app.extensions['settings']
     logs.to_json(settings.log_level)
     app.extensions['bundles'].follow(settings.watch_seconds)
-    return app
+    return Front(app, max(settings.max_content_length, settings.max_image_bytes))
 
 
 def state_folder(path: str) -> Path:

@@ -1,5 +1,5 @@
 """The bundle that is asked, the application over it, and the environment that the service runs in."""
-import os, socket, subprocess, sys
+import http.client, json, os, re, shlex, shutil, signal, socket, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np, pytest
@@ -67,3 +67,53 @@ def listed(answer): return [(r['article_id'], r['score']) for r in answer['recom
 
 def free_port():
     with socket.create_server(('127.0.0.1', 0)) as s: return s.getsockname()[1]
+
+
+@pytest.fixture(scope='session')
+def container(tmp_path_factory):
+    "A folder with the files that the container has, and no others."
+    folder = tmp_path_factory.mktemp('container')
+    for line in re.findall(r'^COPY (?!--from|.*/tmp)(.+)$', (ROOT / 'serving/Dockerfile').read_text(), re.M):
+        *sources, target = shlex.split(line); (folder / target).mkdir(exist_ok=True)
+        for source in sources:
+            for path in ROOT.glob(source): shutil.copy(path, folder / target)
+    return folder
+
+
+
+
+def light_environment(bundle):
+    return {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'COV_', 'COVERAGE'))} | dict(LOOKBOOK_BUNDLE=str(bundle))
+
+
+class Server:
+    "A running service."
+    def __init__(self, python, folder, bundle, log, workers=2, **settings):
+        self.port, self.log = free_port(), log
+        with open(log, 'w') as output:
+            self.process = subprocess.Popen([python, '-m', 'serving', '--port', str(self.port), '--workers', str(workers)], cwd=folder, stdout=output,
+                                            stderr=output, env=light_environment(bundle) | settings, start_new_session=True)
+
+    def __enter__(self):
+        end = time.monotonic() + 30
+        while True:
+            try: return self.ask('GET', '/healthz') and self
+            except OSError: assert time.monotonic() < end and self.process.poll() is None, self.log.read_text(); time.sleep(.05)
+
+    def __exit__(self, *_):
+        if self.alive(): os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def alive(self):
+        "Is any process of it left?"
+        self.process.poll()
+        try: os.killpg(self.process.pid, 0); return True
+        except ProcessLookupError: return False
+
+    def connect(self): return http.client.HTTPConnection('127.0.0.1', self.port, timeout=20)
+
+    def ask(self, method, address, body=None, connection=None):
+        connection = connection or self.connect()
+        connection.request(method, address, body and json.dumps(body), {'Content-Type': 'application/json'} if body else {})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())

@@ -9,7 +9,7 @@ from PIL import Image
 import serving.__main__ as entry
 from recsys_lib.search import MODES
 
-from .conftest import ROOT, free_port, listed, pairs
+from .conftest import ROOT, Server, free_port, light_environment, listed, pairs
 
 HEAVY = {'torch', 'torchvision', 'lightgbm', 'pandas', 'implicit', 'nbdev', 'fastcore', 'scipy', 'sklearn', 'ibis', 'duckdb', 'pyarrow', 'onnx', 'matplotlib', 'wandb', 'papermill', 'open_clip'}
 ASK = '''
@@ -28,21 +28,6 @@ def plain(name): return re.sub('[-_.]+', '-', name).lower()
 
 
 def pinned(path): return {plain(name): version for name, version in re.findall('^([A-Za-z0-9_.-]+)==(.+)$', path.read_text(), re.M)}
-
-
-@pytest.fixture(scope='session')
-def container(tmp_path_factory):
-    "A folder with the files that the container has, and no others."
-    folder = tmp_path_factory.mktemp('container')
-    for line in re.findall(r'^COPY (?!--from|.*/tmp)(.+)$', (ROOT / 'serving/Dockerfile').read_text(), re.M):
-        *sources, target = shlex.split(line); (folder / target).mkdir(exist_ok=True)
-        for source in sources:
-            for path in ROOT.glob(source): shutil.copy(path, folder / target)
-    return folder
-
-
-def light_environment(bundle):
-    return {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'COV_', 'COVERAGE'))} | dict(LOOKBOOK_BUNDLE=str(bundle))
 
 
 def test_the_light_environment_is_enough(light_python, container, bundle, recommender, customers):
@@ -64,39 +49,6 @@ def test_the_pins_are_those_of_the_lock():
 
 
 # -- behind granian
-
-class Server:
-    "A running service."
-    def __init__(self, python, folder, bundle, log, workers=2):
-        self.port, self.log = free_port(), log
-        with open(log, 'w') as output:
-            self.process = subprocess.Popen([python, '-m', 'serving', '--port', str(self.port), '--workers', str(workers)], cwd=folder, stdout=output,
-                                            stderr=output, env=light_environment(bundle), start_new_session=True)
-
-    def __enter__(self):
-        end = time.monotonic() + 30
-        while True:
-            try: return self.ask('GET', '/healthz') and self
-            except OSError: assert time.monotonic() < end and self.process.poll() is None, self.log.read_text(); time.sleep(.05)
-
-    def __exit__(self, *_):
-        if self.alive(): os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
-
-    def alive(self):
-        "Is any process of it left?"
-        self.process.poll()
-        try: os.killpg(self.process.pid, 0); return True
-        except ProcessLookupError: return False
-
-    def connect(self): return http.client.HTTPConnection('127.0.0.1', self.port, timeout=20)
-
-    def ask(self, method, address, body=None, connection=None):
-        connection = connection or self.connect()
-        connection.request(method, address, body and json.dumps(body), {'Content-Type': 'application/json'} if body else {})
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
-
 
 def test_many_at_once_then_sigterm(light_python, container, bundle, recommender, customers, visitors, tmp_path):
     "Several hundred requests from eight threads are answered as if asked one by one; SIGTERM ends all processes, cleanly."
