@@ -7,7 +7,8 @@ export OPENBLAS_NUM_THREADS = 1
 BIN   := .venv/bin
 SERVE := .venv-serving/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test peers serve lab tune bench bench-data bench-clip bench-batch bench-als bench-gowalla reports prepare clean distclean lock
+SYSTEM := chromium redis-server
+.PHONY: help run test system peers serve lab tune bench bench-data bench-clip bench-batch bench-als bench-gowalla bench-serve reports prepare clean distclean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-13s", $$1, $$2; $$1=$$2=""; print}'
@@ -15,17 +16,20 @@ help: ## this list
 run: .venv/.exported ## [DATA=folder] [PROFILE=name] [SEED=n]: from raw files (or the synthetic twin) to bundle and reports
 	@exec $(BIN)/python dodo.py run
 
-test: .venv/.ready ## notebooks exported and clean, the tiny profile end to end, each notebook's cells against the library, pytest with coverage
+test: .venv/.ready system ## notebooks exported and clean, the tiny profile end to end, each notebook's cells against the library, pytest with coverage
 	@$(BIN)/python dodo.py check
 	@rm -rf build/scratch && mkdir -p build/scratch  # what the notebooks draw for their own tests, shared by their processes
 	@DATA= PROFILE=tiny SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch $(BIN)/python dodo.py run
 	@DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_BUNDLE=$(CURDIR)/reports/runs/tiny-twin/bundle/current \
 	  $(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=80
 
-serve: .venv-serving/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=8000]: answer from that run's bundle
-	@bundle="$(if $(BUNDLE),$(abspath $(BUNDLE)),$(CURDIR)/$$($(PYTHON) dodo.py folder)/bundle/current)"; \
+serve: .venv-serving/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=8000]: the endpoint and the shop window, from that run's bundle
+	@run="$(CURDIR)/$$($(PYTHON) dodo.py folder)"; bundle="$(if $(BUNDLE),$(abspath $(BUNDLE)),$$run/bundle/current)"; \
 	test -e "$$bundle/manifest.json" || { echo "error: no bundle at $$bundle; 'make run' with the same DATA and PROFILE makes it" >&2; exit 2; }; \
-	exec env LOOKBOOK_BUNDLE="$$bundle" PYTHONPATH=. $(SERVE)/python -m serving --port $(PORT)
+	images="$${LOOKBOOK_IMAGES:-$(if $(DATA),$(abspath $(DATA)),$(if $(BUNDLE),,$$run/twin))/images}"; test -d "$$images" || images=; \
+	echo "the shop window: http://127.0.0.1:$(PORT)/   the API: http://127.0.0.1:$(PORT)/docs/"; \
+	exec env LOOKBOOK_BUNDLE="$$bundle" LOOKBOOK_IMAGES="$$images" LOOKBOOK_STATE="$${LOOKBOOK_STATE:-$(if $(BUNDLE),,$$run/serving)}" LOOKBOOK_DEMO="$${LOOKBOOK_DEMO:-1}" \
+	  PYTHONPATH=. $(SERVE)/python -m serving --port $(PORT)
 
 peers: .venv/.exported .venv-peers/.ready ## [DATA=..] [PROFILE=..] [TRIALS=20] [LIMIT=120]: tune other recommenders, ask them what that run's evaluation asked
 	@exec $(BIN)/python dodo.py peers
@@ -51,6 +55,9 @@ bench-batch: .venv/.exported ## [DATA=..] [PROFILE=..] or [BUNDLE=folder]: all c
 bench-als: .venv/.exported ## [DATA=folder] [SCALE=large] [CUSTOMERS=n]: ALS by implicit and in torch, time to equal loss
 	@$(BIN)/python bench/als.py $(DATA) --scale $(or $(SCALE),large) --customers $(or $(CUSTOMERS),0)
 
+bench-serve: .venv-bench/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder]: requests a second and their times, beside gunicorn, FastAPI and a bare route
+	@.venv-bench/bin/python bench/serve.py $(if $(BUNDLE),$(BUNDLE),$$($(PYTHON) dodo.py folder)/bundle/current)
+
 bench-gowalla: .venv/.exported ## DATA=folder with train.txt and test.txt: the linear models on LightGCN's split of Gowalla
 	@$(BIN)/python bench/gowalla.py $(DATA)
 
@@ -66,7 +73,7 @@ clean: ## [DATA=..] [PROFILE=..]: remove that run
 	@$(PYTHON) dodo.py clean
 
 distclean: ## remove all runs and the environments
-	rm -rf reports/runs .venv .venv-serving .venv-peers
+	rm -rf reports/runs .venv .venv-serving .venv-peers .venv-bench
 
 lock: ## resolve requirements.in anew into requirements.txt
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install -qq -r requirements.in
@@ -91,6 +98,16 @@ endef
 .venv-serving/.ready: serving/requirements.txt
 	$(new_venv)
 	@touch $@
+
+.venv-bench/.ready: bench/requirements.txt serving/requirements.txt
+	$(new_venv)
+	@touch $@
+
+# Programs that the tests start, from the distribution: installed here where that may be done, asked for otherwise.
+system:
+	@missing=; for p in $(SYSTEM); do command -v $$p >/dev/null || missing="$$missing $$p"; done; test -z "$$missing" && exit 0; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then echo "installing$$missing for the tests"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else false; fi || { echo "error: the tests need$$missing; install them first (Debian: apt-get install$$missing)" >&2; exit 2; }
 
 .venv-peers/.ready: peers/requirements.txt
 	$(new_venv)

@@ -8,12 +8,10 @@ for threads in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'): os.environ.setdefaul
 from granian import Granian
 from granian.constants import Interfaces
 
-from recsys_lib.bundle import Watch
 from recsys_lib.core import InputError
 
-from .app import state_folder
 from .bundles import Bundles
-from .settings import read_settings
+from .settings import read_settings, state_folder
 
 
 def options(argv=None):
@@ -41,8 +39,9 @@ def main(argv=None):
         if not settings.state: own = os.environ['LOOKBOOK_STATE'] = tempfile.mkdtemp(prefix='lookbook-state-')  # of all workers
         state = state_folder(settings.state or own)
         (state / 'serving').unlink(missing_ok=True)  # of an earlier service: this one starts from a good bundle, or not at all
-        counters = state / 'metrics'; shutil.rmtree(counters, ignore_errors=True); counters.mkdir(); os.environ['PROMETHEUS_MULTIPROC_DIR'] = str(counters)
-        Bundles(settings.bundle, state, lambda _: Watch())  # verified here, so that the workers need not
+        counters = state / 'metrics'; shutil.rmtree(counters, ignore_errors=True); counters.mkdir()
+        os.environ['PROMETHEUS_MULTIPROC_DIR'] = str(counters)  # read when prometheus_client is imported, which the workers do
+        Bundles(settings.bundle, state)  # verified here, so that the workers need not
     except InputError as e:
         print(f'error: {e}', file=sys.stderr)
         return 2

@@ -1,16 +1,13 @@
 """The application: its settings, the bundle it answers from, its routes, and what it says when something is wrong."""
-import os, tempfile
-from pathlib import Path
+import tempfile
 
 from flask import Flask
-
-from recsys_lib.core import InputError
 
 from . import access, admin, catalogue, complements, contract, events, health, logs, metrics, problems, profiles, recommendations, search
 from .bundles import Bundles
 from .front import Front
 from .kept import Kept
-from .settings import read_settings
+from .settings import read_settings, state_folder
 from .stock import Stock
 
 
@@ -26,7 +23,7 @@ def create_app(test_config=None):
     own = None if settings.state else tempfile.TemporaryDirectory(prefix='lookbook-state-')  # goes when the application goes
     state = state_folder(settings.state or own.name); app.extensions['own'] = own
     app.extensions['watch'] = watch = metrics.Watching()
-    app.extensions['bundles'] = Bundles(settings.bundle, state, metrics.Watching)
+    app.extensions['bundles'] = Bundles(settings.bundle, state, metrics.Watching, metrics.serving)
     app.extensions['events'] = events.Events(events.InRedis(settings.redis_url) if settings.redis_url else events.Embedded(state / 'events.sqlite', settings.events_mb))
     app.extensions['stock'] = Stock(settings.stock, app.extensions['bundles'].recommender)
     app.extensions['kept'] = Kept(settings.cache_mb)
@@ -38,15 +35,6 @@ def create_app(test_config=None):
 def serve() -> Front:
     "The application of a worker, as granian calls it: it writes JSON lines, and follows the link to the bundle."
     app = create_app(); settings = app.extensions['settings']
-    logs.to_json(settings.log_level)
+    logs.to_json(settings.log_level); metrics.forget_the_dead()
     app.extensions['bundles'].follow(settings.watch_seconds)
     return Front(app, max(settings.max_content_length, settings.max_image_bytes))
-
-
-def state_folder(path: str) -> Path:
-    "The folder that outlives the service. Raises `InputError`."
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-        (Path(path) / f'.writable-{os.getpid()}').touch(); (Path(path) / f'.writable-{os.getpid()}').unlink()
-    except OSError as e: raise InputError(f'LOOKBOOK_STATE: {path}: expected a folder that can be written in ({e.strerror})') from None
-    return Path(path)

@@ -7,7 +7,7 @@ import numpy as np
 from flask import current_app, g
 from PIL import Image
 
-from recsys_lib.bundle import Recommender
+from recsys_lib.bundle import Recommender, Watch
 from recsys_lib.core import InputError, read_json
 
 log = logging.getLogger('lookbook.bundles')
@@ -20,10 +20,11 @@ class Bundles:
     def __init__(self,
         address: str,  # folder of a bundle version, or a link to one
         state: Path,  # folder of what workers tell each other
-        watch,  # makes the `recsys_lib.bundle.Watch` of a recommender, from its sources
+        watch=lambda sources: Watch(),  # makes the `recsys_lib.bundle.Watch` of a recommender
+        told=lambda version, before: None,  # is told which version answers, and which did before
     ):
         if not address: raise InputError('LOOKBOOK_BUNDLE is not set: expected the folder of a bundle, or a link to it')
-        self.address, self.state, self.watch = Path(address), Path(state), watch
+        self.address, self.state, self.watch, self.told = Path(address), Path(state), watch, told
         self.lock, self.refused, self.previous = threading.Lock(), None, None
         self.asked = collections.deque([''], maxlen=REHEARSED)  # customers, '' for one who is unknown
         self.recommender, self.switched = None, 0
@@ -45,9 +46,9 @@ class Bundles:
             marks, mark = self.verified(), self.mark(folder)
             recommender = Recommender(folder, verify=mark is None or marks.get(str(folder)) != mark)
             write_whole(self.state / 'verified.json', json.dumps({**marks, str(folder): self.mark(folder)}))
-        recommender.watch = self.watch(recommender.retriever.sources)
         recommender.describe = lru_cache(DESCRIBED)(recommender.describe)
         self.rehearse(recommender)
+        recommender.watch = self.watch(recommender.retriever.sources)
         return recommender
 
     def verified(self) -> dict:
@@ -91,7 +92,8 @@ class Bundles:
         log.error('bundle refused', extra=self.refused)
 
     def note(self):
-        "For workers that start later, and for whoever goes back by asking another worker."
+        "For workers that start later, for whoever goes back by asking another worker, and for the metrics."
+        self.told(self.recommender.version, self.previous and self.previous.version)
         write_whole(self.state / 'serving', str(self.recommender.folder))
         if self.previous: write_whole(self.state / 'before', str(self.previous.folder))
 

@@ -118,7 +118,7 @@ class Events:
         except Unkept: return None
 
     def of(self, customer: str) -> list:
-        try: return self.store.of(customer)
+        try: return self.store.of(customer) if self.store.stamp(customer) else []
         except Unkept: g.unsure = True; return []
 
 

@@ -2,6 +2,7 @@
 import os, time
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from flask import Blueprint, Response, current_app, g, request
@@ -42,6 +43,19 @@ class Watching(Watch):
             if n := int((proposed >> np.uint32(s) & 1).sum()): source_count(name).inc(n)
 
     def __init__(self, sources=()): self.sources = tuple(sources)
+
+
+def serving(version, before):
+    "Note which bundle this worker answers from."
+    if before: SERVING.labels(before).set(0)
+    SERVING.labels(version).set(1)
+
+
+def forget_the_dead():
+    "A worker that was killed serves nothing any more; its counts stay."
+    folder = os.environ.get('PROMETHEUS_MULTIPROC_DIR')
+    for pid in {int(p.stem.rpartition('_')[2]) for p in Path(folder).glob('gauge_live*.db')} if folder else ():
+        if not Path(f'/proc/{pid}').exists(): multiprocess.mark_process_dead(pid)
 
 
 @route(bp, 'GET', '/metrics', answer=None, media='text/plain')

@@ -1,5 +1,6 @@
 """What the service is told when it starts: by the environment, by a TOML file, checked at once."""
-import ipaddress
+import ipaddress, os
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError, field_validator
@@ -92,3 +93,12 @@ def read_settings(given: dict) -> Settings:
     shown = name if name == 'REDIS_URL' else f'LOOKBOOK_{name.upper()}'
     if field is None: raise InputError(f"{name}: there is no such setting; there are {', '.join(Settings.model_fields)}")
     raise InputError(f"{shown}: expected {field.description}")
+
+
+def state_folder(path: str) -> Path:
+    "The folder that outlives the service. Raises `InputError`."
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        (Path(path) / f'.writable-{os.getpid()}').touch(); (Path(path) / f'.writable-{os.getpid()}').unlink()
+    except OSError as e: raise InputError(f'LOOKBOOK_STATE: {path}: expected a folder that can be written in ({e.strerror})') from None
+    return Path(path)
