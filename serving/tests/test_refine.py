@@ -165,7 +165,8 @@ def test_queries(client, query, field, expected): refused(client.get(f'/recommen
 def test_a_refused_name_is_shown_what_is_like_it(client, recommender):
     name = max(recommender.catalogue.names['section'], key=len)
     problem = refused(client.get('/recommend/nobody', query_string=dict(section=name[:-1])), 422, 'section', name)
-    assert len(problem['errors'][0]['expected'].split(', ')) <= 13
+    expected = problem['errors'][0]['expected']; inside = sum(n.count(', ') for n in recommender.catalogue.names['section'] if n in expected)
+    assert len(expected.split(', ')) - inside <= 13
 
 
 # -- what the shop has in stock
