@@ -3,7 +3,7 @@ import tempfile
 
 from flask import Flask
 
-from . import access, admin, catalogue, complements, contract, events, health, logs, metrics, problems, profiles, recommendations, search
+from . import access, admin, catalogue, complements, contract, events, health, logs, metrics, problems, profiles, recommendations, search, shop
 from .bundles import Bundles
 from .front import Front
 from .kept import Kept
@@ -29,6 +29,7 @@ def create_app(test_config=None):
     app.extensions['kept'] = Kept(settings.cache_mb)
     problems.init_app(app); logs.init_app(app); metrics.init_app(app); access.init_app(app); contract.init_app(app)
     for part in (health, recommendations, complements, search, catalogue, profiles, events, admin): app.register_blueprint(part.bp)
+    shop.init_app(app)
     return app
 
 
