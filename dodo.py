@@ -34,6 +34,7 @@ AFTER = {
     '70_bundle':     ['10_data', '20_split', '30_clip', '37_search', '45_sources', '47_complements', '50_features', '55_ranking', '60_evaluation'],  # whose metrics its manifest tells
     '72_batch':      ['10_data', '20_split', '45_sources', '50_features', '55_ranking', '70_bundle'],
     '75_acceptance': ['60_evaluation', '70_bundle'],
+    '78_service':    ['10_data', '70_bundle'],
     '90_report':     [...],                 # all of the others, and their executed notebooks
 }
 PIPELINE_SETS = 'run_dir', 'data_dir'  # parameters that no profile may set

@@ -7,10 +7,11 @@ __all__ = ['STYLE', 'TABLE_STYLE', 'TERMINAL', 'PAGE', 'JINJA', 'TABLE', 'NOTEBO
            'readable_rows', 'figure_columns', 'text_table', 'headline_text', 'Executed', 'executed_notebooks',
            'heading', 'error_of', 'joined', 'RunFirst', 'DescribePictures', 'self_contained', 'accessible',
            'style_sheet', 'page', 'facts', 'html_table', 'notebook_html', 'stage_page', 'record_of', 'run_metrics',
-           'stage_rows', 'stage_total', 'bundle_summary', 'index_page', 'render_run', 'refreshed', 'publish']
+           'stage_rows', 'stage_total', 'bundle_summary', 'index_page', 'render_run', 'refreshed', 'example_blocks',
+           'publish']
 
 # %% ../nbs/90_report.ipynb #5fa6866c
-import json, re
+import json, re, shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -521,12 +522,19 @@ by `nbs/90_report.ipynb`; do not edit them.
 `make run` executes the notebooks and writes the pages to `reports/runs/{run}/index.html`; `make reports` renders them again.
 """
 
+# %% ../nbs/90_report.ipynb #f6eff687
+def example_blocks(
+    rows: list,  # the table `examples` of 78_service: command, answer
+) -> str:  # Markdown
+    "Commands and what they answered, each in a block of its own."
+    return '\n\n'.join(f"```sh\n{r['command']}\n```\n```json\n{r['answer']}\n```" for r in rows)
+
 # %% ../nbs/90_report.ipynb #a6c28e15
 def publish(
     run: Run,  # the reference run, `demo-twin`
     reports_dir: 'str | Path',  # the folder `reports/` of the repository; its parent holds README.md
 ) -> list:  # the files written
-    """Write metrics.json and README.md of the reference run, and refresh the figures that the repository's README quotes.
+    """Write metrics.json and README.md of the reference run, its pictures of the shop window, and refresh the figures that the repository's README quotes.
     Raises `InputError` for a run on other data than the twin, or with a stage that failed."""
     if not run.folder.name.endswith('-twin'): raise InputError(f"run {run.folder.name}: only a run on the twin is published")
     reports, metrics = Path(reports_dir), run_metrics(run)
@@ -535,11 +543,14 @@ def publish(
     metrics = read_json(reports / 'metrics.json')
     tables = metrics['stages'].get('60_evaluation', {'tables': {}})['tables']
     blocks = {'headline': text_table(tables.get('headline', [])),
-              'stages': text_table(stage_rows(metrics) + [stage_total(metrics)])}
+              'stages': text_table(stage_rows(metrics) + [stage_total(metrics)]),
+              'examples': example_blocks(metrics['stages'].get('78_service', {'tables': {}})['tables'].get('examples', []))}
+    pictures = [p for p in (run.folder / 'service/home.jpg', run.folder / 'service/home_on_a_phone.jpg') if p.exists()]
+    for p in pictures: shutil.copyfile(p, reports / f'shop_{p.name}')
     (reports / 'README.md').write_text(REPORT.format(**metrics | blocks), encoding='utf-8')
     readme = reports.parent / 'README.md'
     if readme.exists():
         text = readme.read_text(encoding='utf-8')
         for name, block in blocks.items(): text = refreshed(text, name, f'\n{block}\n')
         readme.write_text(text, encoding='utf-8')
-    return [reports / 'metrics.json', reports / 'README.md'] + [readme] * readme.exists()
+    return [reports / 'metrics.json', reports / 'README.md'] + [reports / f'shop_{p.name}' for p in pictures] + [readme] * readme.exists()
