@@ -48,6 +48,12 @@ def test_the_pins_are_those_of_the_lock():
     for name, version in pinned(ROOT / 'serving/requirements.txt').items(): assert lock[name] == version, name
 
 
+def test_the_dockerfile_is_clean():
+    "It cannot be built where these tests run; its steps are those of `make serve`, which are tested, and its form is what hadolint approves of."
+    done = subprocess.run([Path(sys.executable).with_name('hadolint'), ROOT / 'serving/Dockerfile'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 # -- behind granian
 
 def test_many_at_once_then_sigterm(light_python, container, bundle, recommender, customers, visitors, tmp_path):
