@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'TEXT_COLUMNS', 'DETAILS', 'KINDS', 'NAME_COLUMNS', 'TOPS', 'TextColumn', 'IdIndex', 'BundleParts',
            'write_bundle', 'manifest_digest', 'describe', 'verify_bundle', 'Bundle', 'interactions', 'followed',
-           'Complements', 'check_asked', 'refine_arrays', 'Refined', 'Lists', 'Watch', 'Recommender', 'search_files',
-           'complement_arrays', 'build_bundle']
+           'Complements', 'check_asked', 'refine_arrays', 'Refined', 'Lists', 'Scores', 'Watch', 'Recommender',
+           'search_files', 'complement_arrays', 'build_bundle']
 
 # %% ../nbs/70_bundle.ipynb #1bcfae6f
 import json, os, shutil
@@ -24,7 +24,7 @@ import onnxruntime
 from .baskets import BoughtTogether, Outfit
 from .core import InputError, Run, read_json, sha256, stage, to_date, to_day, write_json
 from .explain import explain, tree_boxes
-from .refine import FILTERED, Catalogue, Filters, allowed_articles, arrange
+from .refine import FILTERED, Catalogue, Filters, allowed_articles, arrange, marked
 from .retrieval import CART, PURCHASE, USER_COLUMNS, VIEW, Candidates, Histories, History, Retriever, RetrievalSettings, history_of, run_graph
 from .search import INDEX_FILES, Keywords, Search
 from .towers import Towers
@@ -363,6 +363,21 @@ class Lists:
         top = np.pad(top[:k], (0, max(0, k - len(top))), constant_values=-1)
         return top, np.where(top >= 0, (source.scores if inside else source.scores[0])[top], -np.inf)
 
+# %% ../nbs/70_bundle.ipynb #559a5766
+class Scores:
+    "What the ranker says of given articles."
+    def predict(self,
+        history: History,  # B visitors
+        items: np.ndarray,  # (B, K) item_idx, K at most the bundle's number of candidates; -1 pads
+    ) -> np.ndarray:  # (B, K) float32 scores of the ranker; -inf for padding and for what was never sold
+        "Scores of given articles beside each other: a score compares with those of the same call, since the ranker sees an article beside the other candidates."
+        items, most = np.asarray(items), self.settings.candidates
+        if items.ndim != 2 or len(items) != len(history) or not 1 <= items.shape[1] <= most: raise InputError(f"items of shape {items.shape}: expected ({len(history)}, 1 to {most})")
+        candidates = self.retriever.candidates(history, allowed=marked(items, self.retriever.n_items))
+        scores = run_graph(self.session, ['score'], candidates, history)[0]
+        same = (items[:, :, None] == candidates.ids[:, None]) & (items >= 0)[:, :, None]
+        return np.where(same.any(2), np.take_along_axis(scores, same.argmax(2), 1), np.float32(-np.inf))
+
 # %% ../nbs/70_bundle.ipynb #000cc87a
 class Watch:
     "Is told what happens inside an answer. This one does nothing; a service counts and times."
@@ -370,7 +385,7 @@ class Watch:
     def answered(self, candidates: Candidates, ids: np.ndarray): pass  # with what was drawn, and the (B, k) of it that are recommended
 
 # %% ../nbs/70_bundle.ipynb #af964e20
-class Recommender(Complements, Lists, Refined):
+class Recommender(Complements, Lists, Scores, Refined):
     "Answers from a bundle. Thread-safe."
     def __init__(self,
         folder: 'str | Path',  # bundle/<version>, or a link to it

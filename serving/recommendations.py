@@ -132,6 +132,19 @@ class Visitor(Wish, Somebody):
     filters: Filtered = Field(Filtered(), description='an object')
 
 
+class Judge(Asked):
+    "A visitor and articles to be scored for them: a customer by id, or somebody by what they did."
+    customer_id: str | None = Field(None, min_length=1, max_length=256, description='the id of a customer, at most 256 characters')
+    items: list[Event] = Field([], max_length=500, description='a list of at most 500 objects, what the visitor did; of one day the latest last')
+    candidates: list[str] = Field(min_length=1, max_length=500, description='a list of ids of articles, texts, as many as the ranker looks at')
+    age: float | None = Field(None, ge=0, le=130, description='a number from 0 to 130, in years')
+
+    @field_validator('candidates')
+    def bounded(cls, candidates, info: ValidationInfo):
+        if len(candidates) > (most := info.context.settings.candidates): raise PydanticCustomError('many', 'a list of 1 to {most} ids of articles', dict(most=most))
+        return candidates
+
+
 # -- what is answered
 
 class Listed(BaseModel):
@@ -199,6 +212,16 @@ class ForCustomer(ForVisitor):
     events: str = ''  # 'unavailable' where what the visitor did lately could not be read
 
 
+class Score(BaseModel):
+    article_id: str
+    score: float | None  # null for what was never sold
+
+
+class Scores(Answer):
+    known: bool
+    scores: list[Score]  # in the order in which they were asked for
+
+
 class ForArticle(List):
     article_id: str
 
@@ -220,6 +243,17 @@ def for_visitor(visitor):
     asked, events = recommender(), in_catalogue(visitor.items)
     history = asked.visitors([events], [visitor.age])
     return dict(known=bool((history.item >= 0).any()), **recommended(asked, history, visitor, visitor.filters.filters()))
+
+
+@route(bp, 'POST', '/predict', body=Judge, answer=Scores)
+def predict(judge):
+    "Scores of given articles for a visitor, beside each other: they order these articles, and compare with those of the same answer alone."
+    asked, events = recommender(), in_catalogue(judge.items); items = [asked.item_index(a) for a in judge.candidates]
+    if min(items) < 0: raise Refused(422, *(error('body', f'candidates[{n}]', 'an article of the catalogue') for n, i in enumerate(items) if i < 0))
+    if judge.customer_id is not None: history = asked.customers([judge.customer_id], events=[current_app.extensions['events'].of(judge.customer_id) + events])
+    else: history = asked.visitors([events], [judge.age])
+    scores = asked.predict(history, np.array([items]))[0]; known = bool((history.item >= 0).any())
+    return dict(known=known, bundle=asked.version, asof=asked.manifest['asof'], scores=[dict(article_id=a, score=float(s) if np.isfinite(s) else None) for a, s in zip(judge.candidates, scores)])
 
 
 @route(bp, 'GET', '/similar_items/<article_id>', path=Article, query=Alike, answer=ForArticle, refuses=(404,), kept=True)

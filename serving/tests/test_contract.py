@@ -34,13 +34,13 @@ def test_the_document_can_be_browsed(open_app):
 def load(app): return schemathesis.openapi.from_wsgi('/openapi.json', app)
 
 
-GROUPS = 'recommend', 'similar_items', 'frequently', 'complete', 'search', 'items', 'events', 'profile', 'admin'
+GROUPS = 'recommend', 'predict', 'similar_items', 'frequently', 'complete', 'search', 'items', 'events', 'profile', 'admin'
 
 
 def with_ids(given, ids, at=0):
     "The same, with articles of the catalogue where an article is meant: strings that are made up are none."
     if isinstance(given, list): return [ids[(len(v) + at + n) % len(ids)] if isinstance(v, str) else with_ids(v, ids, at + n) for n, v in enumerate(given)]
-    if isinstance(given, dict): return {k: ids[(len(str(v)) + at) % len(ids)] if k == 'article_id' else with_ids(v, ids, at) if k in ('events', 'items') else v for k, v in given.items()}
+    if isinstance(given, dict): return {k: ids[(len(str(v)) + at) % len(ids)] if k == 'article_id' else with_ids(v, ids, at) if k in ('events', 'items', 'candidates') else v for k, v in given.items()}
     return given
 
 

@@ -1,4 +1,6 @@
 """The service says what `Recommender` says, to the bit."""
+import json
+
 import numpy as np, pytest
 
 from recsys_lib.core import to_date
@@ -75,3 +77,16 @@ def test_healthz(client, recommender):
                                                customers=len(recommender.customer_ids), items=len(recommender.article_ids),
                                                search=recommender.can_search, complements=recommender.can_complement, previous=None, refused=None)
     assert client.get('/healthz/live').json == client.get('/healthz/ready').json == dict(status='ok')
+
+
+def test_predict(client, recommender, customers, visitors):
+    "Scores of given articles, in their order, for a customer and for a visitor."
+    ids = [recommender.article_ids[i] for i in (5, 3, 8, 3, len(recommender.article_ids) - 1)]; items = np.array([[recommender.item_index(a) for a in ids]])
+    for who, history in ((dict(customer_id=customers[1]), recommender.customers(customers[1:2])), (visitors[3] if 'age' in visitors[3] else dict(visitors[3], age=30), None), (dict(customer_id='nobody'), recommender.customers(['nobody']))):
+        history = history or recommender.visitors([who['items']], [who['age']]); answer = client.post('/predict', json=dict(who, candidates=ids)).json
+        expected = recommender.predict(history, items)[0]
+        assert [s['article_id'] for s in answer['scores']] == ids and [s['score'] for s in answer['scores']] == [float(e) if np.isfinite(e) else None for e in expected] and answer['known'] == bool((history.item >= 0).any())
+    most = recommender.settings.candidates
+    for body, field in ((dict(candidates=[]), 'candidates'), (dict(candidates=ids[:1] * (most + 1)), 'candidates'), (dict(candidates=['x']), 'candidates[0]'), (dict(candidates=[3]), 'candidates[0]'), (dict(), 'candidates'),
+                        (dict(candidates=ids, items=[dict(article_id='x')]), 'items[0].article_id'), (dict(candidates=ids, customer_id=''), 'customer_id')):
+        answer = client.post('/predict', json=body); assert answer.status_code == 422 and field in [e['field'] for e in json.loads(answer.text)['errors']], answer.text
