@@ -6,6 +6,7 @@ from pathlib import Path
 from flask import Blueprint, Response, g, redirect, render_template, request, url_for
 from werkzeug.exceptions import Forbidden, HTTPException, NotFound
 
+from ..problems import problem
 from . import looks, safety
 from .api import Answer, ask
 from .visitor import CART, COOKIE, Visitor, changed, keep, read
@@ -30,7 +31,7 @@ def init_app(app):
 @bp.before_request
 def enter():
     "Only our own pages may change something; then, who is it?"
-    g.visitor = g.came = read(request.cookies.get(COOKIE, ''))
+    g.visitor = read(request.cookies.get(COOKIE, ''))
     if request.method not in ('GET', 'HEAD') and request.endpoint != 'shop.static' and not safety.own_form():
         raise Forbidden('This came from a page that is not ours, so nothing was changed.')
 
@@ -43,13 +44,14 @@ def leave(response):
     if request.endpoint == 'shop.image': return response
     response.headers['Cache-Control'] = 'no-store'  # so that going back shows what has changed
     response.vary.add('HX-Request')
-    keep(response, g.get('visitor') or Visitor(), request.is_secure)
+    if 'visitor' in g: keep(response, g.visitor, request.is_secure)
     return response
 
 
 @bp.errorhandler(HTTPException)
 def friendly(e):
-    "A page for what went wrong."
+    "A page for what went wrong; nothing is shown to somebody whom the service refused before we saw them."
+    if 'visitor' not in g: return problem(e)
     return message({403: 'Not from here', 404: 'Nothing here'}.get(e.code, e.name), e.description or '', e.code)
 
 
@@ -84,6 +86,7 @@ def tell(kind: str, *articles: str) -> Answer:
 
 
 def limited(k) -> list: return [('k', k), *g.visitor.filters()]
+def completed(items) -> Answer: return ask('POST', 'complete_the_outfit', json=dict(items=items, k=RAIL, filters=g.visitor.filtered()))
 def of_customer(k) -> list: return limited(k) + ([('exclude_bought', 'true')] if g.visitor.exclude_bought else [])
 
 
@@ -120,10 +123,9 @@ def article(article_id):
     mine = ask('GET', 'recommend', who(), parameters=of_customer(EXPLAINED) + [('explain', 'true')])  # before the look at it is noted: it would be the reason
     place, why = next(((n, row['why']) for n, row in enumerate(mine.rows, 1) if row['article_id'] == article_id and 'why' in row), (None, None))
     came = safety.came_from(); noted = tell('click' if came == 'here' else 'view', article_id) if came != 'elsewhere' else None
-    beside = [('k', RAIL)]
     return page('article.html', item=item.said, noted=noted, why=why, place=place, asked=mine, in_cart=article_id in g.visitor.cart,
-                similar=ask('GET', 'similar_items', article_id, parameters=[*beside, ('by', 'look')]), together=ask('GET', 'frequently_bought_together', article_id, parameters=beside),
-                outfit=ask('POST', 'complete_the_outfit', json=dict(items=[article_id], k=RAIL)))
+                similar=ask('GET', 'similar_items', article_id, parameters=[('k', RAIL), ('by', 'look')]), together=ask('GET', 'frequently_bought_together', article_id, parameters=limited(RAIL)),
+                outfit=completed([article_id]))
 
 
 def no_article(item): return refusal(item, 'We do not have this article', 'There is none of this number in the catalogue.' if item.status == 404 else '')
@@ -188,8 +190,7 @@ def cart_parts() -> dict:
     items = [(a, ask('GET', 'items', a)) for a in g.visitor.cart]
     if gone := [a for a, item in items if item.status == 404]: change(cart=[a for a in g.visitor.cart if a not in gone])  # another bundle, perhaps
     lines = [item.said for _, item in items if item.ok]; prices = [line['price'] for line in lines if line.get('price') is not None]
-    outfit = ask('POST', 'complete_the_outfit', json=dict(items=g.visitor.cart, k=RAIL)) if g.visitor.cart else None
-    return dict(lines=lines, total=sum(prices) if prices else None, unpriced=len(lines) - len(prices), outfit=outfit)
+    return dict(lines=lines, total=sum(prices) if prices else None, unpriced=len(lines) - len(prices), outfit=completed(g.visitor.cart) if g.visitor.cart else None)
 
 
 def cart_again(noted=None, said=''):

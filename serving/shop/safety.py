@@ -6,7 +6,7 @@ from flask import request
 POLICY = "; ".join(("default-src 'none'", "img-src 'self'", "style-src 'self'", "font-src 'self'", "script-src 'self'", "connect-src 'self'",
                     "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"))
 HEADERS = {'Content-Security-Policy': POLICY, 'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'same-origin',
-           'Cross-Origin-Opener-Policy': 'same-origin', 'Permissions-Policy': 'camera=(), geolocation=(), microphone=()'}
+           'Permissions-Policy': 'camera=(), geolocation=(), microphone=()'}
 
 
 def own_form() -> bool:

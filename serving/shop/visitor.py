@@ -25,10 +25,13 @@ class Visitor(BaseModel):
     price_max: float | None = Field(None, ge=0, le=1e9)
     exclude_bought: bool = False
 
+    def filtered(self) -> dict:
+        "The preferences that are there, as the API takes them in a body."
+        return {name: value for name in ('index_group', 'section', 'price_min', 'price_max') if (value := getattr(self, name)) not in (None, [])}
+
     def filters(self) -> list:  # (name, value) pairs
-        "The preferences, as the API takes them."
-        pairs = [(attribute, name) for attribute in ('index_group', 'section') for name in getattr(self, attribute)]
-        return pairs + [(bound, getattr(self, bound)) for bound in ('price_min', 'price_max') if getattr(self, bound) is not None]
+        "As it takes them after the question mark."
+        return [(name, v) for name, value in self.filtered().items() for v in (value if isinstance(value, list) else [value])]
 
     def text(self) -> str:
         "As the cookie holds it."

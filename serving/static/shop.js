@@ -2,7 +2,10 @@
 'use strict'
 
 function ready(root) {  // controls that need this script
-  for (const arrows of root.querySelectorAll('.arrows[hidden]')) arrows.hidden = false
+  for (const arrows of root.querySelectorAll('.arrows[hidden]')) {
+    const rail = document.getElementById(arrows.firstElementChild.dataset.rail)
+    arrows.hidden = rail.scrollWidth <= rail.clientWidth
+  }
 }
 ready(document)
 document.body.addEventListener('htmx:load', e => ready(e.detail.elt))

@@ -164,6 +164,17 @@ def test_cart(browser):
     assert post(browser, '/shop/cart/add/nope').status_code == 404
 
 
+def test_the_outfit_keeps_to_the_preferences(browser):
+    group = browser.get('/filters').json['index_group'][-1]; items = rail(browser.get('/').text, 'trending')[:2]
+    post(browser, '/shop/preferences', data=dict(index_group=group)); [post(browser, f'/shop/cart/add/{a}') for a in items]
+    wanted = [r['article_id'] for r in browser.post('/complete_the_outfit', json=dict(items=items, k=12, filters=dict(index_group=[group]))).json['recommendations']]
+    assert (rail(browser.get('/shop/cart').text, 'outfit') or []) == wanted and {browser.get(f'/items/{a}').json['index_group_name'] for a in wanted} <= {group}
+
+
+def test_preferences_of_another_catalogue(browser):
+    browser.set_cookie(COOKIE, as_cookie(section=['Nowhere'])); assert browser.get('/').text.count('Your preferences do not fit') == 3
+
+
 def test_a_cart_has_an_end(browser, recommender):
     browser.get('/'); browser.set_cookie(COOKIE, changed(state(browser), cart=[recommender.article_ids[i] for i in range(CART)]).text())
     assert post(browser, f'/shop/cart/add/{recommender.article_ids[CART]}').status_code == 409 and len(state(browser).cart) == CART
@@ -219,6 +230,13 @@ def test_our_own_forms_are_not(browser, recommender):
     assert browser.post(f'/shop/cart/add/{recommender.article_ids[0]}', headers={'Origin': 'http://localhost'}).status_code == 303  # a browser that does not send Sec-Fetch-Site
 
 
+def test_nobody_comes_in_through_the_shop(bundle, recommender):
+    "Where the service asks for a key, its pages do too; they show nothing without, and a cart is not lost over it."
+    browser = create_app(dict(BUNDLE=str(bundle), API_KEYS=['k' * 16], DEMO=True)).test_client(); cookie = as_cookie(cart=[recommender.article_ids[0]]); browser.set_cookie(COOKIE, cookie)
+    for answer in everywhere(browser, recommender.article_ids[0]): assert answer.status_code == 401 and answer.mimetype == 'application/problem+json' and 'Set-Cookie' not in answer.headers
+    assert browser.get_cookie(COOKIE).value == cookie and browser.get('/', headers={'X-API-Key': 'k' * 16}).status_code == 200 and state(browser).cart == [recommender.article_ids[0]]
+
+
 def test_nothing_but_our_own_files(browser, recommender):
     "The policy is strict, and the pages keep to it: no script or style in them."
     for answer in [*everywhere(browser, recommender.article_ids[0]), post(browser, '/shop/cart/add/nope')]:
@@ -262,7 +280,7 @@ def test_search_by_picture(browser, recommender):
     image = encoded(picture()); found = [r['article_id'] for r in browser.post('/search/image?k=24', **multipart(image)).json['results']]
     answer = post(browser, '/shop/picture', **multipart(image))
     assert answer.status_code == 200 and articles(re.search('<main.*</main>', answer.text, re.S)[0]) == found
-    for wrong in (multipart(b'no picture'), multipart(image, 'other'), dict(data=b'', content_type='text/plain')):
+    for wrong in (multipart(b'no picture'), multipart(bytes(9_000_000)), multipart(image, 'other'), dict(data=b'', content_type='text/plain')):
         answer = post(browser, '/shop/picture', **wrong); assert 400 <= answer.status_code < 500 and 'expected' in answer.text and '<h1>' in answer.text
 
 
