@@ -1,5 +1,5 @@
 """Who may ask: keys, signed tokens, networks, rates, other sites' pages. All of it is off until it is set; /admin is closed until it is."""
-import hmac, ipaddress
+import hmac, ipaddress, math, time
 
 import jwt, limits
 from flask import current_app, g, request
@@ -45,7 +45,7 @@ def refused(header, expected): return Refused(401, error('header', header, expec
 def init_app(app):
     "Ask every request of an application what it may."
     settings = app.extensions['settings']; networks = [ipaddress.ip_network(n) for n in settings.networks]
-    if settings.proxies: app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.proxies)
+    if settings.proxies: app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.proxies, x_proto=settings.proxies)
     if settings.cors:
         from flask_cors import CORS
         CORS(app, origins=settings.cors, allow_headers=['Content-Type', 'X-API-Key', 'Authorization', 'X-Request-ID'], expose_headers=['X-Request-ID'])
@@ -59,11 +59,11 @@ def init_app(app):
         if networks and not any(address_of(request) in n for n in networks): raise Refused(403, detail='this address is not among those that are answered (LOOKBOOK_NETWORKS)')
         g.who = who()
         if closed and g.who is None and request.method != 'OPTIONS' and request.endpoint not in OPEN: raise refused('X-API-Key', 'a key of this service' + (', or a token in Authorization' if settings.jwt_secret else ''))
-        if limiter and request.endpoint not in OPEN and not allowed(limiter, rate, g.who or request.remote_addr or ''):
-            raise Refused(429, detail=f'too many requests: expected at most {rate}')
+        if limiter and request.endpoint not in OPEN and not allowed(limiter, rate, whose := g.who or request.remote_addr or ''):
+            raise Refused(429, detail=f'too many requests: expected at most {rate}', again=max(1, math.ceil(limiter.get_window_stats(rate, whose).reset_time - time.time())))
 
 
-def address_of(request): 
+def address_of(request):
     try: return ipaddress.ip_address(request.remote_addr or '')
     except ValueError: return ipaddress.ip_address('0.0.0.0')
 

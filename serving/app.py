@@ -14,7 +14,7 @@ from .stock import Stock
 def create_app(test_config=None):
     "A Flask application over one bundle, with settings that stand before those of the environment. Raises `InputError` if one is wrong, or the bundle is missing or damaged."
     settings = read_settings({k.lower(): v for k, v in (test_config or {}).items()})
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)  # the shop window has its own
     app.request_class = search.UploadRequest
     app.config.from_mapping({k.upper(): v for k, v in settings if k not in ('api_keys', 'jwt_secret', 'admin_key')})
     app.json.sort_keys = app.json.ensure_ascii = False

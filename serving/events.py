@@ -150,5 +150,5 @@ def tell(said):
     if unknown: raise Refused(422, *(error('body', f'events[{n}].article_id', 'an article of the catalogue') for n in unknown))
     kept = [(e.customer_id, dict(article_id=e.article_id, kind=e.kind, date=(e.date.isoformat() if e.date else to_date(asked.asof)), price=e.price, channel=e.channel)) for e in said.events]
     try: current_app.extensions['events'].store.append(kept)
-    except Unkept as e: raise Refused(e.code, detail=f"events were not kept, none of them: {'there is no room left' if e.code == 507 else 'their store is away'}; send them again later") from None
+    except Unkept as e: raise Refused(e.code, detail=f"events were not kept, none of them: {'there is no room left' if e.code == 507 else 'their store is away'}; send them again later", again=1) from None
     return dict(accepted=len(kept))

@@ -43,9 +43,10 @@ class Refused(HTTPException):
         code: int,  # HTTP status, 4xx
         *errors: dict,  # as `error` makes them
         detail: str = None,  # a sentence; the first error, if not given
+        again: int = None,  # seconds after which the same may be asked again
     ):
         super().__init__(detail or '{field}: expected {expected}'.format(**errors[0]))
-        self.code, self.errors = code, errors[:SHOWN]
+        self.code, self.errors, self.again = code, errors[:SHOWN], again
 
 
 def error(place, field, expected):
@@ -111,6 +112,7 @@ def problem(e):
         errors = [error('body', 'body', f'at most {request.max_content_length:,} bytes')]; detail = 'body: expected ' + errors[0]['expected']
     response = e.get_response()
     response.content_type = TYPE
+    if getattr(e, 'again', None): response.headers['Retry-After'] = str(e.again)
     response.data = json.dumps(dict(type='about:blank', title=e.name, status=e.code, detail=detail) | (dict(errors=errors) if errors else {}))
     return response
 

@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     admin_key: str = Field('', description='a key of at least 16 characters, which opens /admin; closed without')
     rate_limit: str = Field('', description='requests of one key, or of one address without keys, as in 100/second; counted in Redis if there is one, else by each worker')
     networks: Listed = Field([], description='addresses that are answered, as in 10.0.0.0/8; all if empty')
-    proxies: int = Field(0, ge=0, le=5, description='reverse proxies before the service, whose X-Forwarded-For is believed')
+    proxies: int = Field(0, ge=0, le=5, description='reverse proxies before the service, whose X-Forwarded-For and -Proto are believed')
     cors: Listed = Field([], description='origins whose pages may ask, as in https://shop.example')
 
     watch_seconds: float = Field(1., gt=0, le=3600, description='how often the link to the bundle is looked at')

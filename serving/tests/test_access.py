@@ -37,6 +37,7 @@ def test_profiles_are_closed_without_a_key(bundle, customers):
 def test_rates(bundle):
     client = make(bundle, API_KEYS=f'{KEY},another key of that length', RATE_LIMIT='3/hour'); ask = lambda key: client.get('/recommend/x', headers={'X-API-Key': key}).status_code
     assert [ask(KEY) for _ in range(5)] == [200, 200, 200, 429, 429] and ask('another key of that length') == 200
+    refused = client.get('/recommend/x', headers={'X-API-Key': KEY}); assert 0 < int(refused.headers['Retry-After']) <= 3600 and json.loads(refused.text)['status'] == 429
     assert client.get('/healthz/live').status_code == 200
 
 
