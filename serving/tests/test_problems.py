@@ -1,5 +1,5 @@
 """What is asked wrongly is refused: the status, the field, what was expected; never a page of HTML, never a traceback."""
-import json, logging, shutil
+import gzip, json, logging, shutil
 
 import pytest
 
@@ -105,6 +105,12 @@ def test_how_many_items(client, recommender, n):
 @pytest.mark.parametrize('content_type', [None, 'text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x', 'application/xml', 'json', 'x' * 1000])
 def test_content_types(client, content_type):
     refused(client.post('/recommend', data='{"items": []}', content_type=content_type), 415, 'Content-Type', 'application/json')
+
+
+def test_a_compressed_body_is_not_unpacked(client):
+    "So that it cannot unpack to gigabytes."
+    body = gzip.compress(b'{"items": []' + b' ' * 50_000_000 + b'}'); assert len(body) < 200_000
+    refused(client.post('/recommend', data=body, content_type='application/json', headers={'Content-Encoding': 'gzip'}), 400, 'body', 'valid JSON')
 
 
 def test_other_names_of_json(client):

@@ -70,6 +70,10 @@ def test_many_at_once_then_sigterm(light_python, container, bundle, recommender,
         with ThreadPoolExecutor(8) as threads: answers = dict((n, a) for part, got in zip(parts, threads.map(several, parts)) for n, a in zip(part, got))
         for n, wanted in enumerate(expected): assert answers[n][0] == 200 and listed(answers[n][1]) == wanted
         assert server.ask('GET', '/nope')[0] == 404 and server.ask('POST', '/recommend', dict(items=3))[0] == 422
+        connection = server.connect(); connection.request('GET', '/metrics'); text = connection.getresponse().read().decode()  # of both workers, whichever answers
+        counted = lambda endpoint, status: float(re.search(rf'^lookbook_answers_total{{endpoint="recommendations.{endpoint}",status="{status}"}} (\S+)', text, re.M)[1])
+        assert (counted('for_customer', 200), counted('for_visitor', 200), counted('for_visitor', 422)) == (200, 200, 1)
+        assert f'lookbook_bundle{{bundle="{recommender.version}"}} 2.0' in text
         idle = server.connect(); server.ask('GET', '/healthz', connection=idle)  # kept open: must not keep the service from ending
         os.kill(server.process.pid, signal.SIGTERM)
         assert server.process.wait(15) == 0, server.log.read_text()
