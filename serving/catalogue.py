@@ -11,7 +11,7 @@ from recsys_lib.refine import FILTERED
 from .bundles import recommender
 from .contract import route
 from .problems import Refused, error
-from .recommendations import Article, Filtered, List, Top, answer, number
+from .recommendations import Article, Filtered, List, Named, Top, answer, number
 
 bp = Blueprint('catalogue', __name__)
 DAY = 24 * 60 * 60  # seconds
@@ -24,14 +24,8 @@ class ForAll(Filtered, Top): "Filters are parameters beside the others."
 
 # -- what is answered
 
-class Item(BaseModel):
-    "An article. Of its names and texts, those that the catalogue has."
-    article_id: str
-    prod_name: str = ''
-    product_type_name: str = ''
-    colour_group_name: str = ''
-    department_name: str = ''
-    index_group_name: str = ''
+class Item(Named):
+    "An article, with all that the catalogue says of it."
     section_name: str = ''
     garment_group_name: str = ''
     graphical_appearance_name: str = ''

@@ -147,15 +147,19 @@ class Judge(Asked):
 
 # -- what is answered
 
-class Listed(BaseModel):
-    "An article of a list. Names are those that the catalogue has."
+class Named(BaseModel):
+    "An article. Of its names, those that the catalogue has."
     article_id: str
-    score: float
     prod_name: str = ''
     product_type_name: str = ''
     colour_group_name: str = ''
     department_name: str = ''
     index_group_name: str = ''
+
+
+class Listed(Named):
+    "An article of a list."
+    score: float
 
 
 class Source(BaseModel):
