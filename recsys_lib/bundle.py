@@ -354,8 +354,11 @@ class Lists:
         ids = order[good if allowed is None else good & allowed.reshape(-1)[order]][:k]; pad = (0, k - len(ids))
         return np.pad(ids, pad, constant_values=-1)[None], np.pad(self.retriever.sources[source].scores[0][ids], pad, constant_values=-np.inf)[None]
 
-    def department_top(self, department: int, k: int) -> 'tuple[np.ndarray, np.ndarray]':  # (k,) item_idx and scores
-        "What sells in a department, or at all where nothing of it was sold."
+    def department_top(self, department: int, k: int, allowed=None) -> 'tuple[np.ndarray, np.ndarray]':  # (k,) item_idx and scores
+        "What sells in a department, or at all where nothing of it was sold; of what is allowed, filled up by what sells elsewhere."
+        if allowed is not None:
+            order = self.retriever.by_sales[allowed[self.retriever.by_sales]]; order = order[np.argsort(self.arrays['department'][order] != department, kind='stable')][:k]; pad = (0, k - len(order))
+            return np.pad(order, pad, constant_values=-1), np.pad(np.minimum.accumulate(self.retriever.sells[order]), pad, constant_values=-np.inf)
         source = self.retriever.sources['category']
         inside = 0 <= department < len(source.best) and source.best[department, 0] >= 0
         if not inside: source, top = self.retriever.sources['popularity'], self.retriever.sources['popularity'].best[0]
@@ -439,11 +442,12 @@ class Recommender(Complements, Lists, Scores, Refined):
         items: list,  # item_idx
         k: int = 12,
         by: str = 'both',  # 'look', 'behaviour' or 'both'
+        allowed: 'np.ndarray | None' = None,  # (items,) bool: what may be listed; lists are filled up among it
     ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) item_idx and scores, best first
         "Articles like given ones. One that the bundle's date did not know yet gets what sells in its department."
         items = np.asarray(items, np.int32); sold = items < self.retriever.n_items
-        ids, scores = self.retriever.similar(np.where(sold, items, 0), k, by)
-        for b in np.flatnonzero(~sold): ids[b], scores[b] = self.department_top(int(self.arrays['department'][items[b]]), k)
+        ids, scores = self.retriever.similar(np.where(sold, items, 0), k, by, allowed)
+        for b in np.flatnonzero(~sold): ids[b], scores[b] = self.department_top(int(self.arrays['department'][items[b]]), k, allowed)
         return ids, scores
 
 # %% ../nbs/70_bundle.ipynb #0a22eef0

@@ -469,14 +469,20 @@ class Retriever:
         items: np.ndarray,  # (B,) item_idx
         k: int,
         by: str = 'both',  # 'look', 'behaviour' or 'both'
-    ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) ids and scores
+        allowed: 'np.ndarray | None' = None,  # (items,) or (B, items) bool: only these; lists are filled up among them
+    ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) ids and scores; 0 for what only fills up
         "Articles like a given one: sources that know articles by other articles, fused by reciprocal rank (Cormack et al. 2009)."
         if by not in SIMILAR_BY: raise InputError(f"by = {by!r}: expected one of {', '.join(SIMILAR_BY)}")
         view = history_of([[(i, 0., 0., 0, VIEW)] for i in items], self.settings.history)
-        proposals = [self.sources[n].propose(self.sources[n].read(view), 4 * k)[0] for n in SIMILAR_BY[by] if n in self.sources]
+        if allowed is not None: allowed = np.broadcast_to(allowed, (len(items), self.n_items)).copy()
+        ask = lambda s: s.propose(s.read(view), 4 * k)[0] if allowed is None else among(s, s.read(view), 4 * k, allowed)
+        proposals = [ask(self.sources[n]) for n in SIMILAR_BY[by] if n in self.sources]
         ids = np.concatenate(proposals, 1)
         votes = np.concatenate([np.broadcast_to(1 / (60 + np.arange(p.shape[1], dtype=np.float32)), p.shape) for p in proposals], 1)
-        return Tally(np.where(ids == np.asarray(items)[:, None], -1, ids), votes, self.n_items).top(k)
+        ids, scores = Tally(np.where(ids == np.asarray(items)[:, None], -1, ids), votes, self.n_items).top(k)
+        if allowed is None: return ids, scores
+        allowed[np.arange(len(items)), items] = False; full = fill_up(ids, self.by_sales, allowed)
+        return full, np.where((ids < 0) & (full >= 0), np.float32(0), scores)
 
 # %% ../nbs/35_retrieval.ipynb #b55596ab
 def random_arrays(

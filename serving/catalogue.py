@@ -11,15 +11,10 @@ from recsys_lib.refine import FILTERED
 from .bundles import recommender
 from .contract import route
 from .problems import Refused, error
-from .recommendations import Article, Filtered, List, Named, Top, answer, number
+from .recommendations import Article, Beside, List, Named, answer, number
 
 bp = Blueprint('catalogue', __name__)
 DAY = 24 * 60 * 60  # seconds
-
-
-# -- what may be asked
-
-class ForAll(Filtered, Top): "Filters are parameters beside the others."
 
 
 # -- what is answered
@@ -75,13 +70,13 @@ def filters():
     return dict({a: sorted({n for n in there.names[a] if n}) for a in FILTERED}, price_max=float(np.max(there.price, initial=0)))
 
 
-@route(bp, 'GET', '/trending', query=ForAll, several=(*FILTERED, 'exclude'), answer=List, kept=True)
+@route(bp, 'GET', '/trending', query=Beside, several=(*FILTERED, 'exclude'), answer=List, kept=True)
 def trending(asked):
     "What sells."
     return top('popularity', asked)
 
 
-@route(bp, 'GET', '/new_in', query=ForAll, several=(*FILTERED, 'exclude'), answer=List, kept=True)
+@route(bp, 'GET', '/new_in', query=Beside, several=(*FILTERED, 'exclude'), answer=List, kept=True)
 def new_in(asked):
     "What nobody has bought yet, by the sales that its look and its texts let expect."
     return top('newcomers', asked)

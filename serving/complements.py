@@ -9,16 +9,13 @@ from recsys_lib.refine import FILTERED
 from .bundles import recommender
 from .contract import route
 from .problems import Refused, error
-from .recommendations import Article, Filtered, ForArticle, List, Listed, Top, answer, number
+from .recommendations import Article, Beside, Filtered, ForArticle, List, Listed, Top, allowed, answer, number
 
 bp = Blueprint('complements', __name__)
 LARGEST = 100  # articles of a cart
 
 
 # -- what may be asked
-
-class Beside(Filtered, Top): "Filters are parameters beside the others; who asks is nobody, so that there is nothing bought to exclude."
-
 
 class Cart(Top):
     "A cart that wants something."
@@ -42,7 +39,7 @@ class Companions(ForArticle):
 def with_article(article, asked):
     "What is bought with an article: in how many baskets (support), how many times as often as by chance (lift), and whether that is evident or only expected."
     able_one = able(); item = number(article)
-    ids, scores = able_one.frequently_bought_together([item], asked.k, allowed=allowed(able_one, asked))
+    ids, scores = able_one.frequently_bought_together([item], asked.k, allowed=within(able_one, asked))
     support, lift = able_one.evidence([item], ids)
     said = answer(able_one, ids[0], scores[0]); evident = (support[0] >= able_one.companions.floor) & (lift[0] > 1)
     for row, n, times, clear in zip(said['recommendations'], support[0], lift[0], evident): row.update(support=int(n), lift=float(times), evident=bool(clear))
@@ -54,18 +51,14 @@ def with_cart(cart):
     "What completes a cart: articles of other garment groups and product types that are bought with it and fit it."
     able_one = able(); items = [able_one.item_index(a) for a in cart.items]
     if min(items) < 0: raise Refused(422, *(error('body', f'items[{n}]', 'an article of the catalogue') for n, i in enumerate(items) if i < 0))
-    ids, scores = able_one.complete_the_outfit([items], cart.k, allowed=allowed(able_one, cart.filters))
+    ids, scores = able_one.complete_the_outfit([items], cart.k, allowed=within(able_one, cart.filters))
     return answer(able_one, ids[0], scores[0])
 
 
-def allowed(recommender, asked):
-    "What passes the filters, over the whole catalogue: what was never sold has no price, and passes none. None for everything."
-    filters = asked.filters()
-    if filters is None: return None
-    mask = recommender.allowed(recommender.customers(['']), None, filters)
-    if mask is None: return None
-    out = np.zeros(recommender.companions.outfit.terms.n_items, bool); mask = mask.reshape(-1); out[:len(mask)] = mask[:len(out)]
-    return out
+def within(recommender, filtered):
+    "What passes filters, over the whole catalogue: what was never sold passes none. None for everything."
+    mask = allowed(filtered)
+    return None if mask is None else np.pad(mask, (0, recommender.companions.outfit.terms.n_items - len(mask)))
 
 
 def able() -> Recommender:

@@ -43,10 +43,6 @@ class Top(Asked):
     k: Annotated[int, WrapValidator(up_to_candidates), WithJsonSchema(dict(type='integer', minimum=1, description='so many, best first; at most what the ranker looks at'))] = 12
 
 
-class Alike(Top):
-    by: Literal[tuple(SIMILAR_BY)] = Field('both', description=f"one of {', '.join(SIMILAR_BY)}")
-
-
 def texts(values, info, most, what):
     "A list of texts; what a query may say several times comes as lines."
     if isinstance(values, str) and info.mode != 'json': values = values.split('\n')
@@ -111,6 +107,13 @@ class Wish(Asked):
 
 
 class CustomersWish(Filtered, Wish, Top): "In a query, filters are parameters beside the others."
+
+
+class Beside(Filtered, Top): "Filters are parameters beside the others; nobody asks, so that there is nothing bought to exclude."
+
+
+class Alike(Beside):
+    by: Literal[tuple(SIMILAR_BY)] = Field('both', description=f"one of {', '.join(SIMILAR_BY)}")
 
 
 class Event(Article):
@@ -260,11 +263,17 @@ def predict(judge):
     return dict(known=known, bundle=asked.version, asof=asked.manifest['asof'], scores=[dict(article_id=a, score=float(s) if np.isfinite(s) else None) for a, s in zip(judge.candidates, scores)])
 
 
-@route(bp, 'GET', '/similar_items/<article_id>', path=Article, query=Alike, answer=ForArticle, refuses=(404,), kept=True)
+@route(bp, 'GET', '/similar_items/<article_id>', path=Article, query=Alike, several=(*FILTERED, 'exclude'), answer=ForArticle, refuses=(404,), kept=True)
 def for_article(article, asked):
     "Articles like a given one: by look, by the behaviour of customers, or by both."
-    ids, scores = recommender().similar_items([number(article)], asked.k, asked.by)
+    ids, scores = recommender().similar_items([number(article)], asked.k, asked.by, allowed(asked))
     return dict(article_id=article.article_id, **answer(recommender(), ids[0], scores[0]))
+
+
+def allowed(filtered):
+    "What passes filters, whoever asks: (items,) bool, or None for everything."
+    mask = recommender().allowed(recommender().customers(['']), None, filtered.filters())
+    return None if mask is None else mask.reshape(-1)
 
 
 def number(article):

@@ -185,3 +185,17 @@ def test_stock(bundle, recommender, tmp_path):
 def test_no_stock_does_not_start(bundle, tmp_path, content):
     if content: (tmp_path / 'stock').write_bytes(content)
     with pytest.raises(InputError, match='LOOKBOOK_STOCK: .*stock: expected a text file'): create_app(dict(BUNDLE=str(bundle), STOCK=str(tmp_path / 'stock')))
+
+
+@pytest.mark.parametrize('address', ['/similar_items/', '/frequently_bought_together/'])
+def test_lists_beside_an_article_within_filters(client, recommender, address):
+    "As many as pass where there are as many, all of them within the filters; an article that was never sold too."
+    names, codes = recommender.catalogue.names['index_group'], recommender.catalogue.codes['index_group']
+    for i in (0, 7, len(recommender.article_ids) - 1):
+        for name in names[:2]:
+            n = int((codes == names.index(name)).sum()) - int(i < len(codes) and names[codes[i]] == name)
+            found = client.get(f'{address}{recommender.article_ids[i]}', query_string=dict(index_group=name, k=30)).json['recommendations']
+            assert all(names[codes[recommender.item_index(r['article_id'])]] == name for r in found) and recommender.article_ids[i] not in [r['article_id'] for r in found]
+            if 'similar' in address: assert len(found) == min(30, n)
+    answer = client.post('/complete_the_outfit', json=dict(items=[recommender.article_ids[0]], k=5, filters=dict(index_group=[names[0]])))
+    assert all(names[codes[recommender.item_index(r['article_id'])]] == names[0] for r in answer.json['recommendations'])
