@@ -102,7 +102,7 @@ def personal() -> dict:
     mine = ask('GET', 'recommend', who(), parameters=of_customer(RAIL)); profile = ask('GET', 'user_profile', who()); done = profile.said.get('history') or []
     causes = [h for h in (next(iter(done), None), next((h for h in done if h['kind'] == 'purchase'), None)) if h]  # the last thing, and the last purchase
     causes = list({h['article_id']: h for h in causes}.values())
-    similar = [(f"{BECAUSE[h['kind']]} {looks.named(h)}", ask('GET', 'similar_items', h['article_id'], parameters=[('k', RAIL)])) for h in causes]
+    similar = [(f"{BECAUSE[h['kind']]} {looks.named(h)}", ask('GET', 'similar_items', h['article_id'], parameters=limited(RAIL))) for h in causes]
     return dict(mine=mine, because=similar, taste=profile.said.get('taste') or {})
 
 
@@ -124,7 +124,7 @@ def article(article_id):
     place, why = next(((n, row['why']) for n, row in enumerate(mine.rows, 1) if row['article_id'] == article_id and 'why' in row), (None, None))
     came = safety.came_from(); noted = tell('click' if came == 'here' else 'view', article_id) if came != 'elsewhere' else None
     return page('article.html', item=item.said, noted=noted, why=why, place=place, asked=mine, in_cart=article_id in g.visitor.cart,
-                similar=ask('GET', 'similar_items', article_id, parameters=[('k', RAIL), ('by', 'look')]), together=ask('GET', 'frequently_bought_together', article_id, parameters=limited(RAIL)),
+                similar=ask('GET', 'similar_items', article_id, parameters=limited(RAIL) + [('by', 'look')]), together=ask('GET', 'frequently_bought_together', article_id, parameters=limited(RAIL)),
                 outfit=completed([article_id]))
 
 
