@@ -90,7 +90,7 @@ class Walk:
 
     def until(self, condition):
         "Wait for a condition in JavaScript; Playwright's own way to is against the policy of the pages."
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60  # a machine may be busy
         while not self.page.evaluate(condition): assert time.monotonic() < end, condition; self.page.wait_for_timeout(30)
 
     def rail(self, name): return [a.split('/')[-1] for a in self.page.locator(f'#{name} .card a').evaluate_all('all => all.map(a => a.href)')]
