@@ -95,7 +95,7 @@ class Server:
                                             stderr=output, env=light_environment(bundle) | settings, start_new_session=True)
 
     def __enter__(self):
-        end = time.monotonic() + 30
+        end = time.monotonic() + 90
         while True:
             try: return self.ask('GET', '/healthz') and self
             except OSError: assert time.monotonic() < end and self.process.poll() is None, self.log.read_text(); time.sleep(.05)

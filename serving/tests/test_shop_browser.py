@@ -59,7 +59,7 @@ class Walk:
     "A browser's window, and what went wrong in it."
     def __init__(self, chromium, shop, album, name, **settings):
         self.shop, self.album, self.name, self.wrong, self.expected = shop, album, name, [], set()
-        self.context = chromium.new_context(base_url=shop, reduced_motion='reduce', **settings); self.context.set_default_timeout(10_000); self.page = self.context.new_page()
+        self.context = chromium.new_context(base_url=shop, reduced_motion='reduce', **settings); self.context.set_default_timeout(60_000); self.page = self.context.new_page()
         self.page.on('request', lambda r: None if r.url.startswith(shop + '/') else self.wrong.append(f'asked elsewhere: {r.url}'))
         self.page.on('response', lambda r: None if r.status < 400 or r.url in self.expected else self.wrong.append(f'{r.status}: {r.url}'))
         self.page.on('console', lambda m: self.wrong.append(f'console: {m.text}') if m.type in ('error', 'warning') and m.location['url'] not in self.expected else None)
