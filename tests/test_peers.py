@@ -8,6 +8,7 @@ import pytest
 
 from recsys_lib.data import Dataset, ingest
 from recsys_lib.peers import export_question, question_name, what_sells
+from recsys_lib.sources import SourceSettings
 from recsys_lib.split import labels, plan_periods
 
 HERE = Path(__file__).resolve().parents[1] / 'peers'
@@ -25,7 +26,7 @@ def asked(twin, tmp_path_factory):
     folder = tmp_path_factory.mktemp('peers'); ingest(twin, folder / 'data')
     dataset = Dataset(folder / 'data'); plan = plan_periods(dataset, test_buyers=60, train_buyers=200, max_train=3)
     for period, name in ((plan.train[-1], 'tune'), (plan.test[-1], 'test-2020-01-01')):
-        export_question(dataset, period, what_sells(dataset, period), folder / 'questions' / name, tell=name == 'tune')
+        export_question(dataset, period, what_sells(dataset, period.asof, SourceSettings()), folder / 'questions' / name, tell=name == 'tune')
     return folder / 'questions', dataset, plan
 
 
@@ -72,7 +73,7 @@ def test_popularity_counts_buyers_of_each_day(asked):
     q = models.Question.open(asked[0] / 'tune'); frame = pd.DataFrame(q.interactions, columns=['user', 'item', 'day']).drop_duplicates()
     by_hand = frame.assign(w=.5 ** ((q.asof - 1 - frame.day) / 3.)).groupby('item').w.sum()
     assert np.allclose(models.sales(q, 3.)[by_hand.index], by_hand) and np.isclose(models.sales(q, 3.).sum(), by_hand.sum())
-    usual = models.popularity(q, 7.)[0]  # as the fill-up, whose half-life is the horizon
+    usual = models.popularity(q, 7.)[0]  # the fill-up is the snapshot's popularity, of the same half-life
     top = models.sales(q, 7.)
     assert top[usual][-1] >= np.sort(top)[-24] - 1e-9 and len(q.fill) == 200
 
