@@ -169,9 +169,9 @@ def places(
 # %% ../nbs/38_refine.ipynb #cb5d83ae
 def by_place(
     n: int,  # candidates of one visitor
-) -> np.ndarray:  # (n,) float64, from 1 down to 1 / n
-    "How relevant the candidates are, best first: by their places."
-    return 1 - np.arange(n) / max(n, 1)
+) -> np.ndarray:  # (n,) float64, from 1 down
+    "How relevant the candidates are, best first, by their places: the discount of NDCG."
+    return 1 / np.log2(np.arange(n) + 2)
 
 def diversify(
     ids: np.ndarray,  # (B, C) int32, best first, padded with -1
