@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RISING', 'NAMING', 'is_bought', 'newcomers_that_sell', 'uncounted', 'training_parts', 'lightgbm_dataset', 'rising',
-           'naming', 'RankerSettings', 'float32_thresholds', 'train_ranker', 'held_out', 'progress', 'trees_to_onnx',
-           'join_ranker', 'booster_width', 'rank', 'open_ranker']
+           'naming', 'RankerSettings', 'float32_thresholds', 'train_ranker', 'judging', 'held_out', 'progress',
+           'trees_to_onnx', 'join_ranker', 'booster_width', 'rank', 'open_ranker']
 
 # %% ../nbs/55_ranking.ipynb #1ff0f42b
 from dataclasses import asdict, dataclass
@@ -154,19 +154,19 @@ def float32_thresholds(
 
 # %% ../nbs/55_ranking.ipynb #0db365a5
 def train_ranker(
-    folders: list,  # of `training_parts`, oldest first; the last one finds the number of trees
+    folders: list,  # of `training_parts`, oldest first; the last ones find the number of trees
     names: list,  # of the features
     settings: RankerSettings = RankerSettings(),
     seed: int = 42,
     without: list = (),  # names of features that the trees must not use: an ablation
 ) -> 'tuple[lightgbm.Booster, dict]':  # the ranker; NDCG@12 by number of trees of each contestant, and the number and the contestant chosen
-    """Train LambdaRank: find on the last period whether to look at the features that name the article, and the number of trees; then train on all periods. With one
+    """Train LambdaRank: find on the last periods (see `judging`) whether to look at the features that name the article, and the number of trees; then train on all periods. With one
     period nothing can be found: it is not looked at them, and all trees are grown."""
     params = {name: settings.lightgbm(names, seed, [*without, *left]) for name, left in (('all features', []), ('none that name the article', naming(names)))}
     curves, (chosen, trees) = {}, ('none that name the article', settings.trees)
     if len(folders) > 1:
-        train = lightgbm_dataset(folders[:-1], names)
-        valid, best = train.create_valid(*held_out(folders[-1])), -1.
+        train = lightgbm_dataset(folders[:-judging(folders)], names)
+        valid, best = train.create_valid(*held_out(folders[-judging(folders):])), -1.
         for name, p in params.items():
             first = lightgbm.train(p, train, settings.trees, valid_sets=[valid], valid_names=['valid'], callbacks=[
                 lightgbm.early_stopping(settings.patience, verbose=False), lightgbm.record_evaluation(evals := {}), progress(settings.trees)])
@@ -176,9 +176,19 @@ def train_ranker(
     return float32_thresholds(booster), dict(ndcg=curves, trees=int(trees), chosen=chosen)
 
 # %% ../nbs/55_ranking.ipynb #5a36fddf
-def held_out(folder):
-    "Arguments of `Dataset.create_valid` for the parts of a period."
-    read = lambda kind: np.concatenate([np.load(p) for p in sorted(Path(folder).glob(f'{kind}_*.npy'))])
+def judging(
+    folders: list,  # of `training_parts`, oldest first
+    enough: int = 500,  # customers
+) -> int:
+    "How many of the last periods judge: as few as hold enough customers, at most a third of all, at least one."
+    customers = np.cumsum([sum(len(np.load(p, mmap_mode='r')) for p in Path(f).glob('group_*.npy')) for f in folders[::-1]])
+    return min(int(np.searchsorted(customers, enough)) + 1, max(1, len(folders) // 3))
+
+def held_out(
+    folders: list,  # of `training_parts`
+) -> tuple:
+    "Arguments of `Dataset.create_valid` for the parts of some periods."
+    read = lambda kind: np.concatenate([np.load(p) for f in folders for p in sorted(Path(f).glob(f'{kind}_*.npy'))])
     return read('x'), read('y'), None, read('group')
 
 def progress(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILTERED', 'ONE_IN', 'Catalogue', 'listing', 'Filters', 'price_range', 'marked', 'as_mask', 'in_cart', 'just_viewed',
-           'allowed_articles', 'places', 'stretched', 'diversify', 'arrange']
+           'allowed_articles', 'places', 'by_place', 'diversify', 'arrange']
 
 # %% ../nbs/38_refine.ipynb #3ec75b2f
 import difflib
@@ -167,12 +167,11 @@ def places(
     return np.array(chosen, int)
 
 # %% ../nbs/38_refine.ipynb #cb5d83ae
-def stretched(
-    scores: np.ndarray,  # (n,)
-) -> np.ndarray:  # (n,) float64 from 0 to 1; all 1 if they are equal
-    "Scores of one visitor's candidates, the lowest as 0 and the highest as 1."
-    scores = scores.astype(float); low, high = scores.min(initial=np.inf), scores.max(initial=-np.inf)
-    return (scores - low) / (high - low) if high > low else np.ones(len(scores))
+def by_place(
+    n: int,  # candidates of one visitor
+) -> np.ndarray:  # (n,) float64, from 1 down
+    "How relevant the candidates are, best first, by their places: the discount of NDCG."
+    return 1 / np.log2(np.arange(n) + 2)
 
 def diversify(
     ids: np.ndarray,  # (B, C) int32, best first, padded with -1
@@ -185,7 +184,7 @@ def diversify(
     if not 0 <= diversity <= 1: raise InputError(f"diversity = {diversity}: expected a number from 0 to 1")
     out, theirs = np.full((len(ids), k), -1, np.int32), np.full((len(ids), k), -np.inf, scores.dtype)
     for b, row in enumerate(ids):
-        n = int((row >= 0).sum()); at = places(stretched(scores[b, :n]), k, np.asarray(vectors[row[:n]]), diversity)
+        n = int((row >= 0).sum()); at = places(by_place(n), k, np.asarray(vectors[row[:n]]), diversity)
         out[b, :len(at)], theirs[b, :len(at)] = row[at], np.minimum.accumulate(scores[b, at])
     return out, theirs
 
@@ -205,7 +204,7 @@ def arrange(
     back = np.zeros_like(valid) if viewed is None else (valid[:, :, None] & (candidates.ids[:, :, None] == viewed[:, None])).any(2)
     for b in np.flatnonzero(valid.any(1) & (back.any(1) | filler.any(1) | (diversity > 0))):
         order = np.argsort(-scores[b], kind='stable'); order = order[(valid & ~filler)[b, order]]; own = candidates.ids[b, order]
-        at = order[places(stretched(scores[b, order]), k, None if not diversity else np.asarray(vectors[own]), diversity, back[b, order])]
+        at = order[places(by_place(len(order)), k, None if not diversity else np.asarray(vectors[own]), diversity, back[b, order])]
         at = np.append(at, np.flatnonzero(filler[b])[:k - len(at)])
         ids[b], best[b] = -1, -np.inf
         ids[b, :len(at)], best[b, :len(at)] = candidates.ids[b, at], np.minimum.accumulate(scores[b, at])

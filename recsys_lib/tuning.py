@@ -14,7 +14,7 @@ import optuna
 from tqdm import tqdm
 
 from .core import InputError, Run, stage, to_date
-from .ranking import RankerSettings, held_out, lightgbm_dataset, naming, open_ranker
+from .ranking import RankerSettings, held_out, judging, lightgbm_dataset, naming, open_ranker
 from .split import open_plan
 
 # %% ../nbs/56_tuning.ipynb #9fd9d825
@@ -31,7 +31,7 @@ def propose(
 
 # %% ../nbs/56_tuning.ipynb #27848ef2
 class Judge:
-    "Trains on all periods but the last and scores on that one; the data is binned once."
+    "Trains on all periods but the last ones, as `ranking.judging` counts them, and scores on those; the data is binned once."
     def __init__(self,
         folders: list,  # of `training_parts`, oldest first, at least two
         names: list,  # of the features
@@ -40,8 +40,8 @@ class Judge:
     ):
         if len(folders) < 2: raise InputError(f"tuning: {len(folders)} training period(s); expected at least 2, one of which judges (20_split: max_train, train_buyers)")
         self.names, self.without, self.seed = names, without, seed
-        self.train = lightgbm_dataset(folders[:-1], names, feature_pre_filter=False)  # or the first trial's min_leaf would decide which features there are
-        self.valid = self.train.create_valid(*held_out(folders[-1]))
+        self.train = lightgbm_dataset(folders[:-judging(folders)], names, feature_pre_filter=False)  # or the first trial's min_leaf would decide which features there are
+        self.valid = self.train.create_valid(*held_out(folders[-judging(folders):]))
 
     def __call__(self, settings: RankerSettings) -> 'tuple[float, int]':  # best NDCG@12, and after how many trees
         evals, params = {}, dict(settings.lightgbm(self.names, self.seed, self.without), feature_pre_filter=False)
