@@ -11,7 +11,7 @@ WAYS = 'implicit, CG', 'implicit, exact', 'torch', 'torch, no momentum'
 
 def measure(matrix, way, factors, threads, sweeps, device):
     "Seconds (wall, CPU) and loss after each sweep, and peak memory."
-    import implicit, numpy as np, scipy.sparse as sp, torch
+    import implicit, scipy.sparse as sp, torch
     from threadpoolctl import threadpool_limits
     from recsys_lib.als import TorchALS, als_loss
     torch.set_num_threads(threads); C, rows, paused = sp.load_npz(matrix), [], [0., 0.]

@@ -152,7 +152,7 @@ def incremental(raw, work):
 if __name__ == '__main__':
     if sys.argv[1:2] == ['--measure']:
         name, raw, out = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
-        if name == 'lookbook': import recsys_lib.data  # noqa: imports are not the ingest's time
+        if name == 'lookbook': import recsys_lib.data  # noqa: F401 - imports are not the ingest's time
         start, cpu = time.perf_counter(), time.process_time(); rows = MEASURED[name](raw, out)
         print(json.dumps(dict(rows=rows, seconds=time.perf_counter() - start, cpu=time.process_time() - cpu, peak_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20)))
     else:

@@ -4,7 +4,7 @@ The folder holds train.txt and test.txt, a line per user: user item item ... (as
 split: `--validate` holds out a tenth of the train set at random, and never opens test.txt. Recall@20 and NDCG@20 are means over the users with something held out, as LightGCN computes them.
 Every model runs in a process of its own, so that its peak memory is its own.
 """
-import argparse, json, os, resource, subprocess, sys, time
+import argparse, json, resource, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np

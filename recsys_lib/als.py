@@ -7,6 +7,8 @@ __all__ = ['confidence_matrix', 'als_loss', 'ALS', 'batches', 'eliminate', 'dens
            'fit_factors', 'learn_factors', 'open_factors']
 
 # %% ../nbs/40_als.ipynb #324fdb3e
+from typing import Iterator
+
 import implicit
 import numpy as np
 import torch
@@ -187,7 +189,7 @@ class TorchALS(ALS):
         "Learn `item_factors` (items, F) float32. The same matrix, seed and number of threads give the same bytes."
         C = csr_matrix(C, dtype=np.float32); C.sum_duplicates(); Ct = C.T.tocsr(); rng = np.random.default_rng(self.seed)
         if C.nnz and C.data.min() <= 0: raise InputError(f"confidences: the least is {C.data.min():g}, expected above 0; leave out what does not count")
-        X, Y = (torch.from_numpy(rng.random((n, self.factors), dtype=np.float32) * np.float32(.01)).to(self.device) for n in C.shape)  # as implicit starts
+        X, Y = (torch.from_numpy(rng.random((n, self.factors), dtype=np.float32) * np.float32(.01)).to(self.device) for n in C.shape); before = Y  # as implicit starts
         for i in range(self.iterations):
             start = Y if i < 2 else Y + self.momentum * (Y - before)
             sweep(C, X, start, self.regularization, self.budget); before = Y.clone()

@@ -1,6 +1,5 @@
 """`python -m serving`: the service behind granian, as `make serve` and the container start it."""
 import argparse, os, shutil, socket, sys, tempfile
-from pathlib import Path
 
 # Workers are what runs side by side; inside one, every library keeps to one thread. Read when the libraries are loaded.
 for threads in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'): os.environ.setdefault(threads, '1')

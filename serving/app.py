@@ -22,7 +22,7 @@ def create_app(test_config=None):
     app.extensions['settings'] = settings
     own = None if settings.state else tempfile.TemporaryDirectory(prefix='lookbook-state-')  # goes when the application goes
     state = state_folder(settings.state or own.name); app.extensions['own'] = own
-    app.extensions['watch'] = watch = metrics.Watching()
+    app.extensions['watch'] = metrics.Watching()
     app.extensions['bundles'] = Bundles(settings.bundle, state, metrics.Watching, metrics.serving)
     app.extensions['events'] = events.Events(events.InRedis(settings.redis_url) if settings.redis_url else events.Embedded(state / 'events.sqlite', settings.events_mb))
     app.extensions['stock'] = Stock(settings.stock, app.extensions['bundles'].recommender)

@@ -5,12 +5,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from flask import Blueprint, Response, current_app, g, request
+from flask import Blueprint, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 from recsys_lib.bundle import Watch
 
-from .bundles import recommender
 from .contract import route
 
 bp = Blueprint('metrics', __name__)

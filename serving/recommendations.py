@@ -55,7 +55,7 @@ def known_names(values, info: ValidationInfo):
     "Names are those of the bundle's catalogue."
     names = texts(values, info, 100, 'names')
     try: info.context.catalogue.codes_of(info.field_name, names)
-    except InputError as e: raise PydanticCustomError('names', '{expected}', dict(expected=str(e).split(': expected ', 1)[-1]))
+    except InputError as e: raise PydanticCustomError('names', '{expected}', dict(expected=str(e).split(': expected ', 1)[-1])) from None
     return names
 
 

@@ -3,7 +3,7 @@ import json, shutil, time
 
 import pytest
 
-from recsys_lib.bundle import TextColumn, describe, manifest_digest
+from recsys_lib.bundle import describe, manifest_digest
 from recsys_lib.core import InputError, read_json, write_json
 from serving.app import create_app
 

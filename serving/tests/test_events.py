@@ -1,12 +1,12 @@
 """What visitors do is kept before it is acknowledged, and is part of their next answer: in SQLite, and in a real Redis."""
-import json, multiprocessing, os, shutil, signal, sqlite3, subprocess, time
+import json, multiprocessing, os, shutil, subprocess, time
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np, pytest
+import pytest
 
 from recsys_lib.core import to_date
 from serving.app import create_app
-from serving.events import KEPT, Embedded, InRedis, Unkept
+from serving.events import KEPT, Embedded, InRedis
 
 from .conftest import free_port, listed, pairs
 

@@ -51,7 +51,7 @@ def workers(server): return [int(p) for p in Path(f'/proc/{server.process.pid}/t
 
 
 @pytest.mark.parametrize('events', ['embedded', 'redis'])
-def test_faults_under_load(light_python, container, shelf, bundle, expected, tmp_path, events):  # noqa: F811
+def test_faults_under_load(light_python, container, shelf, bundle, expected, tmp_path, events):
     "Bundles are switched, a corrupt one is offered, a worker is killed, Redis goes and comes back, clients are slow, connections are dropped."
     redis = None
     if events == 'redis': (tmp_path / 'redis').mkdir(); redis = RedisServer(tmp_path / 'redis'); redis.start()

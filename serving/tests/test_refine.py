@@ -46,7 +46,7 @@ def test_customers_within_filters(client, recommender, customers):
     rng = np.random.default_rng(6)
     for customer in [*customers[:60], 'nobody']:
         given, passing = draw(rng, recommender)
-        if stock := given.pop('in_stock', None): continue
+        if given.pop('in_stock', None): continue
         history = recommender.customers([customer])
         if rng.random() < .5: given['exclude_bought'] = 'true'; passing -= ids_of(recommender, history.item)
         answer = client.get(f'/recommend/{customer}', query_string=given).json

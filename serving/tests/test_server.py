@@ -1,7 +1,6 @@
 """The service as it is run: in its own small environment, from the container's files, behind granian."""
-import http.client, io, json, os, re, shlex, shutil, signal, socket, subprocess, sys, time
+import io, json, os, re, shutil, signal, socket, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from PIL import Image
