@@ -1,14 +1,14 @@
 # `make help` lists what there is. DATA, PROFILE and SEED choose a run; -j2 runs independent stages side by side.
 PYTHON ?= python3
 PORT   ?= 8000
-export DATA PROFILE SEED TRIALS LIMIT PEERS
+export DATA PROFILE SEED TRIALS LIMIT PEERS STAGE RUN_A RUN_B
 export OPENBLAS_NUM_THREADS = 1
 
 BIN   := .venv/bin
 SERVE := .venv-serving/bin
 .DEFAULT_GOAL := help
 SYSTEM := chromium redis-server
-.PHONY: help run test system peers serve lab tune bench bench-data bench-clip bench-batch bench-als bench-gowalla bench-serve reports prepare clean distclean lock
+.PHONY: help run test system peers serve lab tune params compare profile bench bench-data bench-clip bench-batch bench-als bench-gowalla bench-serve reports prepare clean distclean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-13s", $$1, $$2; $$1=$$2=""; print}'
@@ -39,6 +39,15 @@ lab: .venv/.exported ## JupyterLab on the notebooks
 
 tune: .venv/.exported ## [DATA=..] [PROFILE=..] [TRIALS=20]: search the ranker's settings and write the best into the profile
 	@TRIALS='$(TRIALS)' $(BIN)/python dodo.py tune
+
+params: .venv/.ready ## [DATA=..] [PROFILE=..]: what each stage takes: type, default, what the profile sets, what it is
+	@$(BIN)/python dodo.py params
+
+compare: .venv/.ready ## RUN_A=.. RUN_B=..: two runs side by side: headline, figures, parameters, data, code, times
+	@$(BIN)/python dodo.py compare
+
+profile: .venv/.exported ## STAGE=40_als [DATA=..] [PROFILE=..]: time and memory of that stage by line, in a copy of the run
+	@exec $(BIN)/python dodo.py profile
 
 bench: .venv/.ready ## [DATA=..] [PROFILE=..]: time and peak memory of each stage of a run
 	@$(BIN)/python dodo.py bench

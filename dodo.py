@@ -4,7 +4,7 @@ A stage is fresh while its code, parameters and inputs are what they were and it
 order and what runs side by side; freshness is kept here, because doit writes its own state only when it ends, and a run that
 was killed would forget the stages that it had finished. Settings come from the environment: DATA, PROFILE, SEED.
 """
-import ast, fcntl, hashlib, json, os, re, shutil, subprocess, sys, threading, time
+import ast, fcntl, hashlib, importlib.util, json, linecache, os, re, shutil, subprocess, sys, threading, time
 from functools import cache
 from pathlib import Path
 
@@ -71,6 +71,15 @@ def defaults(path):
     "The parameters that a notebook declares, with their defaults."
     source = next(source for source, tags in code_cells(path) if 'parameters' in tags)
     return {n.targets[0].id: ast.literal_eval(n.value) for n in ast.parse(source).body if isinstance(n, ast.Assign)}
+
+
+def described(path):
+    "The parameters that a notebook declares, as rows: name, type, default, and what its comment says of it, with the unit."
+    import io, tokenize
+    source = next(source for source, tags in code_cells(path) if 'parameters' in tags)
+    said = {t.start[0]: t.string.lstrip('# ') for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
+    nodes = {n.targets[0].id: n for n in ast.parse(source).body if isinstance(n, ast.Assign)}; values = {name: ast.literal_eval(n.value) for name, n in nodes.items()}
+    return [dict(parameter=name, type='any' if value is None else type(value).__name__, default=value, meaning=said.get(nodes[name].end_lineno, '')) for name, value in values.items()]
 
 
 def checked(where, key, value, default):
@@ -317,11 +326,11 @@ def explain(stage, error, failed):
     return '\n'.join([where, *lines]), False
 
 
-def show(rows):
-    "Print a table, a list of dicts with the same keys."
+def show(rows, left=()):
+    "Print a table, a list of dicts with the same keys. The first column, and those named, are set to the left."
     cells = [list(rows[0])] + [[f'{v:.4f}' if isinstance(v, float) else '' if v is None else f'{v}' for v in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    for row in cells: print('  '.join(f'{c:<{w}}' if i == 0 else f'{c:>{w}}' for i, (c, w) in enumerate(zip(row, widths))).rstrip())
+    for row in cells: print('  '.join(f'{c:<{w}}' if i == 0 or name in left else f'{c:>{w}}' for i, (c, w, name) in enumerate(zip(row, widths, rows[0]))).rstrip())
 
 
 def shown(path):
@@ -468,6 +477,169 @@ def bench(pipeline):
     show(rows + [{'stage': 'all', 'seconds': f"{sum(r['seconds'] for r in records):,.1f}", 'peak MiB': f"{max(r['peak_mb'] for r in records):,.0f}"}])
 
 
+def params(pipeline):
+    "What each stage takes: type, default, what the profile sets (* where that differs), and what it is, with its unit."
+    pipeline.load()
+    seed = f", SEED={pipeline.seed}" if pipeline.seed else ''
+    print(f"profile {pipeline.profile} (nbs/params/{pipeline.profile}.yaml{seed}); `common` there sets a parameter of every stage that has it")
+    for stage in pipeline.stages:
+        rows = [r for r in described(pipeline.notebook[stage]) if r['parameter'] not in PIPELINE_SETS]
+        if not rows: continue
+        chosen = pipeline.chosen[stage]
+        print(f'\n{stage}')
+        for row in rows:
+            name, mark = row['parameter'], '*' if chosen.get(row['parameter'], row['default']) != row['default'] else ' '
+            row |= dict(parameter=f'{mark} {name}', default=repr(row['default']), profile=repr(chosen[name]) if name in chosen else '', meaning=row.pop('meaning'))
+        show(rows, left=('parameter', 'type', 'default', 'profile', 'meaning'))
+
+
+def run_named(variable):
+    "The folder of a run that a person names: as a path, or by its name in reports/runs."
+    name = os.environ.get(variable)
+    runs = ROOT / 'reports/runs'
+    there = ', '.join(sorted(p.parent.name for p in runs.glob('*/records'))) or 'none'
+    if not name: raise Mistake(f"{variable} is not given; expected a run's folder, or its name in reports/runs (there is: {there})")
+    found = [p for p in (Path(os.path.abspath(os.path.expanduser(name))), runs / name) if p.is_dir()]
+    if not found: raise Mistake(f"{variable}={name}: no such folder, and no such run in reports/runs (there is: {there})")
+    if not any((found[0] / 'records').glob('*.json')): raise Mistake(f"{variable}={name}: {shown(found[0])} has no records/*.json, so it is not a run, or none of its stages has ended")
+    return found[0]
+
+
+class Kept:
+    "What a run left on the disk about itself."
+    def __init__(self, folder):
+        self.folder, self.records, self.keys = folder, {}, {}
+        for path in sorted((folder / 'records').glob('*.json')):
+            record = read(path)
+            if not isinstance(record, dict) or 'metrics' not in record: raise Mistake(f"{shown(path)}: not the record of a stage; damaged?")
+            self.records[path.stem], self.keys[path.stem] = record, read(folder / f'stamps/keys/{path.stem}.json') or {}
+        self.data = (read(folder / 'data/meta.json') or {}).get('fingerprint', 'unknown')
+        self.version = (read(folder / 'bundle/current/manifest.json') or {}).get('code', 'unknown')
+        self.packages = (read(folder / 'environment.json') or {}).get('packages', {})
+
+    def code(self):
+        "Hash by module or notebook, of all that the stages ran; several where the stages saw different ones, as after an edit in mid-run."
+        seen = {}
+        for key in self.keys.values():
+            for name, value in key.get('code', {}).items(): seen.setdefault(name, set()).add(value)
+        return {name: ' '.join(sorted(values)) for name, values in seen.items()}
+
+    def parameters(self):
+        "(stage, parameter) -> value, as the pipeline gave it; for a run without keys, as the stage noted it."
+        return {(stage, name): value for stage, record in self.records.items() for name, value in (self.keys[stage].get('parameter') or record['params']).items()}
+
+    def headline(self): return {row['model']: row for row in self.records.get('60_evaluation', {}).get('tables', {}).get('headline', [])}
+
+
+def differing(a, b):
+    "The keys at which two dicts differ, in order of the first."
+    return [key for key in {**a, **b} if a.get(key) != b.get(key)]
+
+
+def compare(_):
+    "Two runs side by side, from what they left on the disk: headline, parameters, data, code, times."
+    a, b = Kept(run_named('RUN_A')), Kept(run_named('RUN_B'))
+    for name, run in (('A', a), ('B', b)): print(f'{name}: {shown(run.folder)}, data {run.data}, version {run.version}, {len(run.records)} stages')
+    if a.data != b.data: print('the data are not the same: a difference between the figures may be theirs')
+    heads = a.headline(), b.headline()
+    for name, run, head in zip('AB', (a, b), heads):
+        if not head: print(f'{name} has no evaluation: {shown(run.folder)}/records/60_evaluation.json is missing or without a headline')
+    if all(heads):
+        print('\nheadline, MAP@12 with its 95 % interval:')
+        of = lambda row: f"{row['MAP@12']:.5f} ({row['MAP@12 low']:.5f} to {row['MAP@12 high']:.5f})" if row else ''
+        show([dict(model=m, A=of(heads[0].get(m)), B=of(heads[1].get(m)), difference=f"{heads[1][m]['MAP@12'] - heads[0][m]['MAP@12']:+.5f}" if m in heads[0] and m in heads[1] else '') for m in {**heads[0], **heads[1]}])
+    rows = [(stage, key, a.records[stage]['metrics'].get(key), b.records[stage]['metrics'].get(key)) for stage in a.records if stage in b.records
+            for key in differing(a.records[stage]['metrics'], b.records[stage]['metrics'])]
+    timed = lambda key: re.search('second|_ms|ms_|megabytes_of|cpu', key)
+    listed = [dict(stage=stage, figure=key, A=figure(x), B=figure(y), difference=f'{y - x:+.4g}' if numbers(x, y) else '') for stage, key, x, y in rows if not timed(key)]
+    print('\nfigures of the stages that differ, times apart:' if listed else '\nfigures of the stages: the same, times apart')
+    if listed: show(listed, left=('stage', 'figure'))
+    p, q = a.parameters(), b.parameters(); common = [key for key in differing(p, q) if key[0] in a.records and key[0] in b.records]
+    print('\nparameters that differ:' if common else '\nparameters: the same')
+    if common: show([dict(stage=s, parameter=n, A=repr(p[s, n]) if (s, n) in p else '', B=repr(q[s, n]) if (s, n) in q else '') for s, n in common], left=('stage', 'parameter'))
+    code, packages = differing(a.code(), b.code()), differing(a.packages, b.packages)
+    print(f"\ncode that differs: {', '.join(code)}" if code else '\ncode: the same' if a.code() else '\ncode: not known, the runs kept no keys')
+    print('packages that differ: ' + ', '.join(f"{n} {a.packages.get(n, 'none')} | {b.packages.get(n, 'none')}" for n in packages) if packages else 'packages: the same')
+    print('\ntime, s, and peak memory, MiB:')
+    times = [dict(stage=s, **{f'{what} {n}': f'{r.records[s][key]:,.1f}' if s in r.records else '' for what, key in (('time', 'seconds'), ('memory', 'peak_mb')) for n, r in (('A', a), ('B', b))})
+             for s in sorted({**a.records, **b.records})]
+    total = lambda r: f"{sum(x['seconds'] for x in r.records.values()):,.1f}"
+    show([*times, dict(stage='all', **{'time A': total(a), 'time B': total(b), 'memory A': '', 'memory B': ''})])
+
+
+def numbers(*values): return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+
+
+def figure(value):
+    "A figure as a table shows it."
+    return '' if value is None else f'{value:.5g}' if isinstance(value, float) else f'{value:,}' if numbers(value) else str(value)
+
+
+def stage_script(path, given):
+    "A stage as a program: the notebook from its parameters to the stage itself, over the module that the notebook exports, so that a profiler finds the lines in recsys_lib."
+    cells = json.loads(path.read_text())['cells']; source = [''.join(c['source']) for c in cells]; code = [s for s, c in zip(source, cells) if c['cell_type'] == 'code']
+    module = next((m[1] for s in code if (m := re.search(r'^#\| *default_exp +(\w+)', s, re.M))), None)
+    imports = [ast.unparse(n) for s in code for n in ast.parse(re.sub(r'^[%!].*$', '', s, flags=re.M)).body if isinstance(n, (ast.Import, ast.ImportFrom))]
+    first = next(i for i, c in enumerate(cells) if 'parameters' in c['metadata'].get('tags', []))
+    lines = ["import matplotlib; matplotlib.use('Agg')", 'display = print', *dict.fromkeys(imports)]
+    if module: lines += [f'import recsys_lib.{module} as _module', "globals().update({k: v for k, v in vars(_module).items() if not k.startswith('__')})"]
+    for text, cell in zip(source[first:], cells[first:]):
+        if cell['cell_type'] != 'code' or re.search(r'^#\| *export', text, re.M): continue
+        lines.append(text)
+        if 'parameters' in cell['metadata'].get('tags', []): lines += [f'{k} = {v!r}' for k, v in given.items()]
+        if re.search(r'^with stage\(', text, re.M): break
+    return '\n'.join(lines) + '\n'
+
+
+def trial_of(pipeline, stage, folder):
+    "A copy of a run for one stage to work in: links to what the others made, copies of the folders that the stage writes into, without what it wrote."
+    outputs = (read(pipeline.folder / f'records/{stage}.json') or {}).get('outputs', [])
+    own = {Path(o).parts[0] for o in outputs} | ({'ranking'} if stage == '70_bundle' else set())  # which it also writes into
+    for path in pipeline.folder.iterdir():
+        if path.name in ('records', 'stamps', 'wandb', 'profile') or path.suffix in ('.ipynb', '.html') or path.name.startswith('.'): continue
+        if path.name not in own: (folder / path.name).symlink_to(path)
+        elif path.is_dir(): shutil.copytree(path, folder / path.name, symlinks=True)
+        else: shutil.copy(path, folder / path.name)
+    if (pipeline.folder / 'records').is_dir(): shutil.copytree(pipeline.folder / 'records', folder / 'records')
+    for output in outputs:
+        path = folder / output
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def profile(pipeline):
+    "Time and memory of a stage by line, measured by scalene in a copy of the run: the run itself stays as it is."
+    import tempfile
+    pipeline.load(); environment()
+    stage, before = os.environ.get('STAGE', ''), None
+    if stage not in pipeline.stages: raise Mistake(f"STAGE={stage}: expected one of {', '.join(pipeline.stages)}")
+    if importlib.util.find_spec('scalene') is None: raise Mistake(f"make profile needs scalene, which is not in this environment: {shown(Path(sys.executable).parent)}/pip install scalene")
+    for name in pipeline.after(stage):
+        if not pipeline.stamp(name).exists(): before = before or name
+    if before: raise Mistake(f"{shown(pipeline.folder)}: {stage} comes after {before}, which has not run; `make run` with the same DATA and PROFILE first")
+    out = pipeline.folder / 'profile'; out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix='.trial-') as folder:
+        trial_of(pipeline, stage, Path(folder))
+        given = pipeline.chosen[stage] | {'run_dir': folder} | ({'data_dir': str(pipeline.data)} if pipeline.data else {})
+        script, result = out / f'{stage}.py', out / f'{stage}.json'; result.unlink(missing_ok=True)
+        script.write_text(stage_script(pipeline.notebook[stage], {k: v for k, v in given.items() if k in pipeline.declared[stage]}))
+        code = subprocess.run([sys.executable, '-m', 'scalene', 'run', '--profile-only', 'recsys_lib', '--program-path', str(ROOT), '--memory', '-o', str(result), str(script)],
+                              cwd=ROOT / 'nbs', env=os.environ | {'WANDB_MODE': 'disabled'}).returncode
+    if code or not result.exists(): raise Mistake(f"the profiler ended with code {code}{'' if result.exists() else ' and wrote nothing: the stage may be too short to be sampled'}; the program is {shown(script)}")
+    by_line(read(result))
+    print(f"\nall lines: {shown(result)}   (to look at: {shown(Path(sys.executable).parent)}/python -m scalene view {shown(result)})")
+
+
+def by_line(found, most=15):
+    "The lines that took most time, and those that took most memory."
+    total = found['elapsed_time_sec']
+    lines = [dict(line=f"{shown(Path(path))}:{r['lineno']}", share=r['n_cpu_percent_python'] + r['n_cpu_percent_c'] + r.get('n_sys_percent', 0), python=r['n_cpu_percent_python'],
+                  memory=r['n_peak_mb'], code=linecache.getline(str(ROOT / path), r['lineno']).strip()) for path, f in found['files'].items() for r in f['lines']]
+    for title, key in (('time', 'share'), ('memory', 'memory')):
+        first = sorted((r for r in lines if r[key] > 0), key=lambda r: (-r[key], r['line']))[:most]
+        print(f"\nlines by {title}, of {total:.1f} s and a peak of {found['max_footprint_mb']:,.0f} MiB:" if first else f'\nno line of recsys_lib took {title} enough to be sampled')
+        if first: show([{'line': r['line'], 'time': f"{r['share']:.1f}%", 'of it Python': f"{r['python']:.1f}%", 'peak MiB': f"{r['memory']:,.0f}", 'code': r['code'][:110]} for r in first], left=('code',))
+
+
 def folder(pipeline):
     "Print the run's folder."
     print(shown(pipeline.folder))
@@ -495,7 +667,7 @@ def check(pipeline):
     print(f"{len(after)} notebooks and modules are exported and clean")
 
 
-COMMANDS = {f.__name__: f for f in (run, tune, peers, publish, bench, folder, clean, check)}
+COMMANDS = {f.__name__: f for f in (run, tune, peers, publish, bench, params, compare, profile, folder, clean, check)}
 
 if __name__ == '__main__':
     command = COMMANDS.get(sys.argv[1] if len(sys.argv) == 2 else '')

@@ -1,0 +1,142 @@
+"""What a researcher asks of the pipeline besides to run: which parameters there are, how two runs differ, where a stage's time goes."""
+import ast, importlib.util, json, os, re, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def dodo(command, **env):
+    "Run a command of the pipeline: (exit code, what it printed)."
+    base = {k: v for k, v in os.environ.items() if k not in ('DATA', 'PROFILE', 'SEED', 'MAKEFLAGS', 'MAKELEVEL', 'STAGE', 'RUN_A', 'RUN_B')}
+    done = subprocess.run([sys.executable, 'dodo.py', command], cwd=ROOT, env=base | env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+    return done.returncode, done.stdout
+
+
+def module():
+    spec = importlib.util.spec_from_file_location('dodo_read', ROOT / 'dodo.py'); read = importlib.util.module_from_spec(spec); spec.loader.exec_module(read)
+    return read
+
+
+# -- make params
+
+def test_params_lists_every_parameter_of_every_stage():
+    "Against the cells themselves, read another way."
+    code, text = dodo('params', PROFILE='tiny')
+    assert code == 0, text
+    sections = {part.split('\n')[0]: part for part in text.split('\n\n')[1:]}
+    for path in sorted((ROOT / 'nbs').glob('[0-9]*.ipynb')):
+        cell = next((''.join(c['source']) for c in json.loads(path.read_text())['cells'] if 'parameters' in c['metadata'].get('tags', [])), None)
+        names = re.findall(r'^(\w+) = ', cell or '', re.M)
+        for name in names:
+            if name not in ('run_dir', 'data_dir'): assert re.search(rf'^[* ] {name} ', sections[path.stem], re.M), (path.stem, name)
+        assert not names or 'run_dir' not in sections.get(path.stem, '')
+
+
+def test_params_tells_type_default_meaning_and_what_the_profile_sets():
+    rows = {line[2:].split()[0]: line for line in dodo('params', PROFILE='demo')[1].split('\n40_als\n')[1].split('\n\n')[0].splitlines()[1:]}
+    assert rows['factors'].startswith('* ') and re.split(r'  +', rows['factors'][2:]) == ['factors', 'int', '16', '64', 'length of a factor']
+    assert rows['half_life'].startswith('  ') and 'days after which' in rows['half_life']
+    code, text = dodo('params', PROFILE='demo', SEED='7')
+    assert code == 0 and 'SEED=7' in text and re.search(r'^\* seed +int +42 +7', text, re.M)
+    code, text = dodo('params', PROFILE='none such')
+    assert code == 2 and 'no such profile' in text
+
+
+# -- make compare
+
+HEAD = {'model': 'two-stage', 'MAP@12': .05, 'MAP@12 low': .04, 'MAP@12 high': .06, 'NDCG@12': .1, 'Recall@12': .2, 'coverage': .3}
+
+
+def make_run(folder, data='abc', factors=16, map12=.05, seconds=2., code='1', keys=True):
+    "A run's folder with three stages, as `stage` and the pipeline leave it."
+    def write(path, value): (folder / path).parent.mkdir(parents=True, exist_ok=True); (folder / path).write_text(json.dumps(value))
+    record = lambda stage, metrics, tables=None: write(f'records/{stage}.json', dict(stage=stage, params=dict(factors=factors), metrics=metrics, tables=tables or {}, outputs=[], seconds=seconds, peak_mb=100.))
+    record('10_data', dict(transactions=1000, reading_seconds=seconds)); record('40_als', dict(factors=factors))
+    record('60_evaluation', {'MAP@12': map12}, dict(headline=[HEAD | {'MAP@12': map12}, HEAD | {'model': 'popularity', 'MAP@12': .01}]))
+    write('data/meta.json', dict(fingerprint=data)); write('environment.json', dict(packages=dict(numpy='1' if code == '1' else '2')))
+    for stage in ('10_data', '40_als', '60_evaluation') if keys else ():
+        write(f'stamps/keys/{stage}.json', dict(code={stage: 'x', 'als': code}, parameter=dict(factors=factors, alpha=1.) if stage == '40_als' else {}, input={}))
+    return folder
+
+
+def test_compare_says_what_differs(tmp_path):
+    a, b = make_run(tmp_path / 'a'), make_run(tmp_path / 'b', data='def', factors=64, map12=.0625, seconds=5., code='2')
+    code, text = dodo('compare', RUN_A=str(a), RUN_B=str(b))
+    assert code == 0, text
+    assert 'data abc' in text and 'data def' in text and 'the data are not the same' in text
+    assert re.search(r'^two-stage +0.05000 \(0.04000 to 0.06000\) +0.06250 \(0.04000 to 0.06000\) +\+0.01250$', text, re.M) and re.search(r'^popularity .* \+0.00000$', text, re.M)
+    assert re.search(r"^40_als +factors +16 +64$", text.split('parameters that differ:')[1], re.M) and 'alpha' not in text
+    assert 'code that differs: als\n' in text and 'packages that differ: numpy 1 | 2' in text
+    assert re.search(r'^all +6.0 +15.0', text, re.M) and 'reading_seconds' not in text
+
+
+def test_compare_of_a_run_with_itself_finds_nothing(tmp_path):
+    a = make_run(tmp_path / 'a')
+    code, text = dodo('compare', RUN_A=str(a), RUN_B=str(a))
+    assert code == 0 and all(f'{what}: the same' in text for what in ('figures of the stages', 'parameters', 'code', 'packages')) and 'not the same' not in text
+
+
+def test_compare_needs_no_evaluation_and_no_keys(tmp_path):
+    a, b = make_run(tmp_path / 'a', keys=False), make_run(tmp_path / 'b', factors=8, keys=False)
+    (b / 'records/60_evaluation.json').unlink()
+    code, text = dodo('compare', RUN_A=str(a), RUN_B=str(b))
+    assert code == 0 and 'B has no evaluation' in text and re.search(r'^40_als +factors +16 +8$', text.split('parameters that differ:')[1], re.M) and 'code: not known' in text
+
+
+def test_compare_refuses_what_is_no_run(tmp_path):
+    a = make_run(tmp_path / 'a'); (tmp_path / 'empty').mkdir()
+    for env, said in ((dict(), 'RUN_A is not given'), (dict(RUN_A=str(a)), 'RUN_B is not given'), (dict(RUN_A=str(a), RUN_B='nowhere'), 'RUN_B=nowhere: no such folder'),
+                      (dict(RUN_A=str(tmp_path / 'empty'), RUN_B=str(a)), 'has no records/*.json')):
+        code, text = dodo('compare', **env)
+        assert code == 2 and text.startswith('error: ') and said in text and len(text.splitlines()) == 1, text
+    (a / 'records/40_als.json').write_text('{"half')
+    code, text = dodo('compare', RUN_A=str(a), RUN_B=str(a))
+    assert code == 2 and 'records/40_als.json' in text
+
+
+# -- make profile
+
+def test_a_stage_as_a_program_is_the_stage(tmp_path):
+    "The program of a stage computes what the stage does, over the module's own lines; run without a profiler."
+    read = module()
+    script = tmp_path / 'split.py'; script.write_text(read.stage_script(ROOT / 'nbs/35_retrieval.ipynb', dict(n_items=300, batch_sizes=[1, 2], run_dir=str(tmp_path / 'run'))))
+    tree = ast.parse(script.read_text())
+    assert not [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]  # all of those are in the module
+    done = subprocess.run([sys.executable, script], cwd=ROOT / 'nbs', env=os.environ | dict(PYTHONPATH=str(ROOT), WANDB_MODE='disabled'), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / 'run/records/35_retrieval.json').read_text())
+    assert record['params'] == dict(n_items=300, batch_sizes=[1, 2]) and record['metrics']['items'] == 300
+
+
+@pytest.mark.parametrize('stage', module().notebooks())
+def test_every_stage_has_a_program(stage):
+    read = module()
+    text = read.stage_script(ROOT / f'nbs/{stage}.ipynb', dict(run_dir='x'))
+    compile(text, stage, 'exec')
+    assert 'with stage(' in text and "run_dir = 'x'" in text
+
+
+def test_a_trial_leaves_the_run_alone(tmp_path):
+    read = module(); run, trial = make_run(tmp_path / 'run'), tmp_path / 'trial'; trial.mkdir()
+    (run / 'als').mkdir(); (run / 'als/a.npy').write_text('learned')
+    record = json.loads((run / 'records/40_als.json').read_text()); (run / 'records/40_als.json').write_text(json.dumps(record | dict(outputs=['als'])))
+    pipeline = read.Pipeline('', 'demo', ''); pipeline.folder = run
+    read.trial_of(pipeline, '40_als', trial)
+    assert not (trial / 'als').exists() and (trial / 'data').is_symlink() and not (trial / 'records').is_symlink()
+    (trial / 'als').mkdir(); (trial / 'als/a.npy').write_text('again'); (trial / 'records/40_als.json').write_text('{}')
+    assert (run / 'als/a.npy').read_text() == 'learned' and json.loads((run / 'records/40_als.json').read_text())['outputs'] == ['als']
+
+
+def test_profile_refuses_what_it_cannot_measure():
+    code, text = dodo('profile', STAGE='41_nothing', PROFILE='tiny')
+    assert code == 2 and 'STAGE=41_nothing: expected one of' in text
+
+
+@pytest.mark.skipif(importlib.util.find_spec('scalene') is None, reason='scalene is not in this environment')
+def test_profile_names_lines(tmp_path):
+    "Of a stage that needs no other."
+    code, text = dodo('profile', STAGE='35_retrieval', PROFILE='tiny', WANDB_MODE='disabled')
+    assert code == 0, text
+    assert re.search(r'^recsys_lib/retrieval\.py:\d+ +\d', text, re.M) and 'lines by memory' in text
