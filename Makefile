@@ -18,6 +18,7 @@ run: .venv/.exported ## [DATA=folder] [PROFILE=name] [SEED=n]: from raw files (o
 
 test: .venv/.ready system ## notebooks exported and clean, the tiny profile end to end, each notebook's cells against the library, pytest with coverage
 	@$(BIN)/python dodo.py check
+	@$(BIN)/ruff check --quiet
 	@rm -rf build/scratch && mkdir -p build/scratch  # what the notebooks draw for their own tests, shared by their processes
 	@DATA= PROFILE=tiny SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch $(BIN)/python dodo.py run
 	@DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_BUNDLE=$(CURDIR)/reports/runs/tiny-twin/bundle/current \
@@ -76,6 +77,7 @@ reports: .venv/.exported ## render the reports of the reference run (demo, twin)
 prepare: .venv/.ready ## before a commit: export, clean, and check the grammar of the notebooks
 	@$(BIN)/nbdev_export
 	@$(BIN)/nbdev_clean
+	@$(BIN)/ruff check --quiet
 	@$(BIN)/python -m pytest -q tests/test_notebooks.py -k 'not runs_against'
 
 clean: ## [DATA=..] [PROFILE=..]: remove that run

@@ -1,5 +1,4 @@
 """One article and its picture, what the filters take, and the lists that are the same for everybody."""
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from recsys_lib.refine import FILTERED
 
 from .bundles import recommender
 from .contract import route
-from .problems import Refused, error
+from .problems import Refused
 from .recommendations import Article, Beside, List, Named, answer, number
 
 bp = Blueprint('catalogue', __name__)

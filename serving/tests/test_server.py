@@ -1,6 +1,7 @@
 """The service as it is run: in its own small environment, from the container's files, behind granian."""
 import io, json, os, re, shutil, signal, socket, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from PIL import Image
