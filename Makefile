@@ -8,7 +8,7 @@ BIN   := .venv/bin
 SERVE := .venv-serving/bin
 .DEFAULT_GOAL := help
 SYSTEM := chromium redis-server
-.PHONY: help run test system peers serve lab tune params compare profile bench bench-data bench-clip bench-batch bench-als bench-gowalla bench-serve reports prepare clean distclean lock
+.PHONY: help run test system peers serve lab hooks tune params compare profile bench bench-data bench-clip bench-batch bench-als bench-gowalla bench-serve reports prepare clean distclean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-13s", $$1, $$2; $$1=$$2=""; print}'
@@ -37,6 +37,10 @@ peers: .venv/.exported .venv-peers/.ready ## [DATA=..] [PROFILE=..] [TRIALS=20] 
 
 lab: .venv/.exported ## JupyterLab on the notebooks
 	@cd nbs && exec ../$(BIN)/jupyter lab
+
+hooks: .venv/.ready ## git in this checkout: merged notebooks stay notebooks, and the checks of .pre-commit-config.yaml before a commit
+	@git config merge.nbdev-merge.name 'notebooks, cell by cell' && git config merge.nbdev-merge.driver '.venv/bin/nbdev_merge %O %A %B %P'
+	@if test -x $(BIN)/pre-commit; then $(BIN)/pre-commit install; else echo 'pre-commit is not in .venv: only merges of notebooks are set up'; fi
 
 tune: .venv/.exported ## [DATA=..] [PROFILE=..] [TRIALS=20]: search the ranker's settings and write the best into the profile
 	@TRIALS='$(TRIALS)' $(BIN)/python dodo.py tune
