@@ -140,6 +140,8 @@ def library_modules(source):
             package = '.'.join(filter(None, ['recsys_lib' if node.level else '', node.module]))
             names |= {package} | {f'{package}.{a.name}' for a in node.names}
     paths = {ROOT / f"{name.replace('.', '/')}.py" for name in names if name.startswith('recsys_lib.')}
+    for node in ast.walk(tree):  # what registers itself is found by how its name begins: see `core.extensions`
+        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'extensions' and node.args and isinstance(node.args[0], ast.Constant): paths |= set(ROOT.glob(f'recsys_lib/{node.args[0].value}*.py'))
     return {path for path in paths if path.exists()}
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Columns', 'InputError', 'to_day', 'to_date', 'seed_everything', 'sha256', 'write_json', 'read_json', 'scratch_folder',
-           'Run', 'Record', 'peak_memory_mb', 'track', 'stage', 'environment']
+           'Run', 'Record', 'peak_memory_mb', 'track', 'stage', 'environment', 'extensions']
 
 # %% ../nbs/00_core.ipynb #0d064fad
 import atexit, hashlib, json, os, random, resource, shutil, sys, tempfile, time
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,14 @@ class Run:
         self.scratch = not self.folder
         self.folder = Path(self.folder or scratch_folder()).absolute()
 
+    def aside(self, name: str, linked: tuple = ('data', 'twin', 'split.json', 'clip', 'als')) -> 'Run':
+        "A scratch run over what this one has already, in its folder `trials/<name>`, emptied: what is linked is shared, all else is made anew, small, when it is opened."
+        folder = self.path('trials', name); shutil.rmtree(folder, ignore_errors=True); folder.mkdir(parents=True)
+        for part in linked:
+            if (self.folder / part).exists(): (folder / part).symlink_to(self.folder / part)
+        trial = Run(folder); trial.scratch = True
+        return trial
+
     def path(self, *parts: str) -> Path:
         "A place in the run; its parent folder exists afterwards."
         path = self.folder.joinpath(*parts); path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,3 +191,12 @@ def environment() -> dict:  # machine, Python, versions of what matters
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2 ** 30
     return {'python': sys.version.split()[0], 'platform': sys.platform, 'cores': os.cpu_count(), 'memory_gib': round(memory, 1),
             'packages': {k: v for k, v in sorted(versions.items()) if k in wanted}}
+
+# %% ../nbs/00_core.ipynb #9fa5b8d2
+def extensions(
+    prefix: str,  # 'source_' or 'feature_'
+) -> list:  # the modules of recsys_lib whose names begin so, imported, in order
+    "Import what registers itself. The pipeline counts these modules as code of whatever calls this."
+    import pkgutil
+    package = import_module('recsys_lib')
+    return [import_module(f'recsys_lib.{m.name}') for m in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name) if m.name.startswith(prefix)]

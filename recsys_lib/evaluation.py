@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ITEM_GROUPS', 'Question', 'popular', 'repurchase', 'source', 'all_purchases', 'ask', 'item_knn', 'als', 'two_stage',
            'shuffle', 'customer_groups', 'compare', 'pieces_sold', 'past_sales', 'headline', 'side_by_side',
-           'ahead_of_all', 'every_metric', 'beyond_accuracy', 'by_articles', 'slice_table', 'open_results']
+           'ahead_of_all', 'every_metric', 'beyond_accuracy', 'by_articles', 'slice_table', 'open_results',
+           'first_look']
 
 # %% ../nbs/60_evaluation.ipynb #8d4c9a2f
 import warnings
@@ -264,3 +265,14 @@ def open_results(
         graphs = {p.asof: open_feature_graph(run, p.asof) for p in plan.test}
         compare(dataset, snapshots, plan.test, {'two-stage': two_stage(open_ranker(run), graphs), 'popularity': popular, 'shuffle': shuffle()})[0].to_parquet(path, index=False)
     return pd.read_parquet(run.needs('evaluation/customers.parquet', '60_evaluation'))
+
+# %% ../nbs/60_evaluation.ipynb #aed26cdb
+def first_look(
+    run: Run,
+    *sources: str,  # sources of candidates that are asked alone too
+) -> list:  # of `headline`
+    "The headline of a run for the two-stage model, some sources, and what sells. A scratch run, or a trial beside a run, makes what is missing."
+    dataset, plan = open_dataset(run), open_plan(run); snapshots = {p.asof: open_snapshot(run, p.asof) for p in plan.test}
+    graphs = {p.asof: open_feature_graph(run, p.asof) for p in plan.test}
+    models = {'two-stage': two_stage(open_ranker(run), graphs), **{f'source {name}': source(name) for name in sources}, 'popularity': popular}
+    return headline(*compare(dataset, snapshots, plan.test, models), snapshots)

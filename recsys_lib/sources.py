@@ -6,12 +6,13 @@
 __all__ = ['SourceSettings', 'daily_sales', 'channel_sales', 'buyers_of', 'popularity', 'top_items', 'top_in_groups',
            'share_in_group', 'baskets_of', 'basket_pairs', 'nearest', 'copurchase', 'linear_neighbours', 'variants',
            'content_neighbours', 'from_alikes', 'of_others', 'expected_sales', 'draw_hidden', 'hide', 'shrunk_mean',
-           'bought_again', 'item_statistics', 'user_histories', 'Snapshot', 'content_arrays', 'fit_snapshot',
-           'save_snapshot', 'load_snapshot', 'offered_articles', 'learn_snapshot', 'open_snapshot', 'source_recall']
+           'bought_again', 'item_statistics', 'user_histories', 'Snapshot', 'Known', 'added_arrays', 'content_arrays',
+           'fit_snapshot', 'save_snapshot', 'load_snapshot', 'offered_articles', 'learn_snapshot', 'open_snapshot',
+           'source_recall']
 
 # %% ../nbs/45_sources.ipynb #817f0982
 from copy import copy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import faiss
@@ -21,10 +22,10 @@ from tqdm import tqdm
 
 from .als import confidence_matrix, fit_factors, open_factors
 from .clip import open_embeddings
-from .core import Run, read_json, stage, to_date, write_json
+from .core import InputError, Run, extensions, read_json, stage, to_date, write_json
 from .data import ITEM_ATTRIBUTES, Dataset, columns, open_dataset
 from .linear import GraphFilter, neighbours
-from .retrieval import USER_COLUMNS, Histories, Retriever, RetrievalSettings, check_contract
+from .retrieval import ADDED, USER_COLUMNS, WAYS, Histories, Retriever, RetrievalSettings, candidate_source, check_contract, with_added
 from .split import labels, open_plan
 
 # %% ../nbs/45_sources.ipynb #2d1ed75a
@@ -356,6 +357,29 @@ class Snapshot:
 
     def retriever(self) -> Retriever: return Retriever(self.arrays, self.settings.retrieval)
 
+# %% ../nbs/45_sources.ipynb #a6acefa5
+@dataclass(frozen=True)
+class Known:
+    "What a source may learn from."
+    dataset: Dataset  # articles whose past is hidden have none in it
+    asof: int  # read rows before this day only: `dataset.before(asof)`
+    n_items: int
+    arrays: dict  # of the sources that there are already: popularity_score, item_attributes, content, ...
+    active: np.ndarray  # (items,) bool: sold lately, so that they may be proposed
+    settings: SourceSettings
+
+    def attribute(self, name: str) -> np.ndarray: return self.arrays['item_attributes'][:, list(ITEM_ATTRIBUTES).index(name)]  # (items,) int32, -1 unknown
+
+def added_arrays(known: Known, names: list) -> dict:  # array name -> array
+    "What the sources that registered themselves learn. Raises `InputError` for one that returns something else than its way needs."
+    out = {}
+    for name in names:
+        if name not in ADDED: raise InputError(f"source {name!r}: in the settings, but no module recsys_lib.source_* or cell registers it")
+        needs, found = WAYS[ADDED[name].way][0], ADDED[name].learn(known)
+        if set(found) != set(needs): raise InputError(f"source {name!r}: returned {', '.join(map(str, found)) or 'nothing'}; the way {ADDED[name].way!r} needs {', '.join(needs)}")
+        out |= {f'added_{name}_{need}': np.ascontiguousarray(found[need], np.int32 if need in ('ids', 'top', 'of', 'pool') else np.float32) for need in needs}
+    return out
+
 # %% ../nbs/45_sources.ipynb #159bca2c
 def content_arrays(
     vectors: 'np.ndarray | None',  # (catalogue, d) float32; None: nothing is known of how articles look
@@ -388,7 +412,8 @@ def fit_snapshot(
     seed: int = 42,
 ) -> Snapshot:
     "Learn all sources as of a date."
-    hidden = np.asarray(hidden, np.int32)
+    hidden = np.asarray(hidden, np.int32); extensions('source_'); chosen = with_added(settings.retrieval)
+    if chosen is not settings.retrieval: settings = replace(settings, retrieval=chosen)
     sold, n_items = dataset.n_items_at(asof), dataset.n_items_at(asof) if offered is None else len(dataset.item_frame)
     if factors is None: factors = fit_factors(dataset, asof, seed=seed)
     factors = np.pad(factors, ((0, n_items - sold), (0, 0))); factors[hidden] = 0
@@ -412,6 +437,7 @@ def fit_snapshot(
         variants_ids=variant, variants_score=variant_score, linear_ids=linear, linear_score=linear_score, als_factors=factors, pool=np.flatnonzero(active).astype(np.int32),
         **content_arrays(vectors, score[0], stats, names, np.isin(np.arange(n_items), hidden) if offered is None else offered, product, department, settings),
         item_stats=stats, item_attributes=attributes)
+    arrays |= added_arrays(Known(dataset, asof, n_items, dict(arrays), active, settings), list(settings.retrieval.added))
     return Snapshot(asof, arrays, user_histories(known, asof, settings.retrieval.history, hidden), names, settings)
 
 # %% ../nbs/45_sources.ipynb #45925ea0
