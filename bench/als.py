@@ -56,7 +56,7 @@ def main(given):
                 for way in WAYS:
                     if way not in given.ways and way != WAYS[0]: continue
                     sweeps = given.iterations + (0 if 'CG' in way else 5)
-                    env = os.environ | {'OMP_NUM_THREADS': str(threads), 'OPENBLAS_NUM_THREADS': '1', 'MKL_NUM_THREADS': str(threads)}
+                    env = os.environ | {'OMP_NUM_THREADS': str(threads), 'OPENBLAS_NUM_THREADS': '1', 'MKL_NUM_THREADS': str(threads), 'OMP_WAIT_POLICY': 'passive'}  # as the pipeline's kernels
                     done = subprocess.run([sys.executable, __file__, '--measure', str(matrix), way, str(factors), str(threads), str(sweeps), given.device], capture_output=True, text=True, env=env)
                     if done.returncode: sys.exit(f'{way} failed:\n{done.stderr}')
                     found = json.loads(done.stdout.splitlines()[-1]); rows = found['rows']

@@ -26,7 +26,7 @@ def peer(recommender, users, threads):
     from scipy.sparse import csr_matrix
     from threadpoolctl import threadpool_limits
     h = recommender.histories; n = len(recommender.arrays['price'])
-    C = csr_matrix((np.ones(len(h.item), np.float32), np.asarray(h.item), np.asarray(h.indptr)), shape=(len(h), n))
+    C = csr_matrix((np.ones(len(h.item), np.float32), np.array(h.item), np.array(h.indptr)), shape=(len(h), n))  # copies: the bundle's are mapped, and implicit wants to write
     with threadpool_limits(1, 'blas'):
         model = implicit.als.AlternatingLeastSquares(factors=64, iterations=2, num_threads=threads, use_gpu=False, random_state=0); model.fit(C, show_progress=False)
         start = time.perf_counter()
