@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS = 1
 BIN   := .venv/bin
 SERVE := .venv-serving/bin
 .DEFAULT_GOAL := help
-SYSTEM := chromium redis-server
+SYSTEM := chromium redis-server java
 .PHONY: help run test system peers serve lab hooks tune params compare profile bench bench-data bench-clip bench-batch bench-als bench-gowalla bench-serve reports prepare clean distclean lock
 
 help: ## this list
@@ -120,7 +120,7 @@ endef
 
 # Programs that the tests start, from the distribution: installed here where that may be done, asked for otherwise.
 system:
-	@missing=; for p in $(SYSTEM); do command -v $$p >/dev/null || missing="$$missing $$p"; done; test -z "$$missing" && exit 0; \
+	@missing=; for p in $(SYSTEM); do command -v $$p >/dev/null || missing="$$missing $$(echo $$p | sed 's/^java$$/default-jre-headless/')"; done; test -z "$$missing" && exit 0; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then echo "installing$$missing for the tests"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	else false; fi || { echo "error: the tests need$$missing; install them first (Debian: apt-get install$$missing)" >&2; exit 2; }
 
