@@ -620,7 +620,7 @@ def model_limits(
 
 # %% ../nbs/90_report.ipynb #b6d07b82
 USES = ('It recommends articles of the catalogue that it was trained on to customers and visitors of that shop, completes outfits, finds similar articles and searches by words and pictures. It answers from what somebody bought, viewed or put '
-        'in the cart, and from nothing that was known at or after its date only.',
+        'in the cart, with what was known of the articles before its date.',
         'It is not meant for other shops\' customers without being trained anew, for deciding about people (credit, prices, access), or for guessing who somebody is. Where the data tell the age of customers, it is a feature: who does not want that leaves the column out.')
 
 def model_card(
@@ -634,7 +634,7 @@ def model_card(
     told = lambda stage, *names: {k: v for k, v in metrics['stages'].get(stage, {'metrics': {}})['metrics'].items() if k in names}
     ours = lambda name: [{k: v for k, v in r.items() if k != 'model'} for r in tables.get(name, []) if r['model'] == 'two-stage']
     retrieval = manifest.get('retrieval', {})
-    about = {k: v for k, v in manifest.items() if isinstance(v, (str, int, float))} | {k: v for k, v in retrieval.items() if isinstance(v, (int, float))} | {'commit': commit_of()}
+    about = {k: v for k, v in manifest.items() if isinstance(v, (str, int, float))} | {k: v for k, v in retrieval.items() if isinstance(v, (int, float))} | {'rendered at commit': commit_of()}
     return [(heading, [p for p in parts if p]) for heading, parts in [
         ('Model', ['Two stages: sources propose candidates, gradient boosted trees rank them; two small towers put words and pictures of articles into one space. It is served as ONNX graphs and tables.', {k: v for k, v in about.items() if v != ''},
                    [{'source': k, 'candidates at most': v} for k, v in retrieval.get('quota', {}).items()]]),
