@@ -10,7 +10,8 @@ __all__ = ['PICTURES', 'STYLE', 'TABLE_STYLE', 'TERMINAL', 'PAGE', 'JINJA', 'TAB
            'style_sheet', 'page', 'facts', 'html_table', 'outlined', 'notebook_html', 'stage_page', 'record_of',
            'run_metrics', 'stage_rows', 'stage_total', 'commit_of', 'moment', 'history', 'changes', 'other_runs',
            'pictures_of', 'telling', 'source_of', 'model_limits', 'model_card', 'data_card', 'card_html', 'card_text',
-           'past_html', 'bundle_summary', 'index_page', 'render_run', 'refreshed', 'example_blocks', 'publish']
+           'past_html', 'bundle_summary', 'index_page', 'linked', 'render_run', 'refreshed', 'example_blocks',
+           'publish']
 
 # %% ../nbs/90_report.ipynb #5fa6866c
 import copy, json, re, shutil, subprocess
@@ -619,7 +620,7 @@ def model_limits(
 
 # %% ../nbs/90_report.ipynb #b6d07b82
 USES = ('It recommends articles of the catalogue that it was trained on to customers and visitors of that shop, completes outfits, finds similar articles and searches by words and pictures. It answers from what somebody bought, viewed or put '
-        'in the cart, and from nothing that was known at or after its date only.',
+        'in the cart, with what was known of the articles before its date.',
         'It is not meant for other shops\' customers without being trained anew, for deciding about people (credit, prices, access), or for guessing who somebody is. Where the data tell the age of customers, it is a feature: who does not want that leaves the column out.')
 
 def model_card(
@@ -633,7 +634,7 @@ def model_card(
     told = lambda stage, *names: {k: v for k, v in metrics['stages'].get(stage, {'metrics': {}})['metrics'].items() if k in names}
     ours = lambda name: [{k: v for k, v in r.items() if k != 'model'} for r in tables.get(name, []) if r['model'] == 'two-stage']
     retrieval = manifest.get('retrieval', {})
-    about = {k: v for k, v in manifest.items() if isinstance(v, (str, int, float))} | {k: v for k, v in retrieval.items() if isinstance(v, (int, float))} | {'commit': commit_of()}
+    about = {k: v for k, v in manifest.items() if isinstance(v, (str, int, float))} | {k: v for k, v in retrieval.items() if isinstance(v, (int, float))} | {'rendered at commit': commit_of()}
     return [(heading, [p for p in parts if p]) for heading, parts in [
         ('Model', ['Two stages: sources propose candidates, gradient boosted trees rank them; two small towers put words and pictures of articles into one space. It is served as ONNX graphs and tables.', {k: v for k, v in about.items() if v != ''},
                    [{'source': k, 'candidates at most': v} for k, v in retrieval.get('quota', {}).items()]]),
@@ -774,6 +775,17 @@ def index_page(
     if now['ended']: lead += f", last executed {now['ended']}"
     return page(run, 'Lookbook', outlined(body), lead=lead)
 
+# %% ../nbs/90_report.ipynb #847fc001
+def linked(
+    document: str,  # a page
+    pages: set,  # names of all pages
+) -> str:
+    "The page, its links between notebooks turned into links between pages."
+    def link(m):
+        target = re.sub(r'\.ipynb$', '.html', m[1])
+        return m[0].replace(m[1] + (m[2] or ''), target) if target in pages else m[0] if re.match(r'[a-z]+:|\.\./[^/]+/index.html$', m[1]) else m[3]
+    return re.sub(r'<a (?:class="[^"]*" )?href="([^"#]+)(#[^"]*)?">(.*?)</a>', lambda m: m[0] if m[1].endswith('.html') and m[1] in pages else link(m), document, flags=re.S)
+
 # %% ../nbs/90_report.ipynb #28e8dd7f
 CARDS = {'model_card': ('Model card', model_card), 'data_card': ('Data card', data_card)}
 
@@ -788,7 +800,7 @@ def render_run(
     for before, shown, after in zip([None] + notebooks, notebooks, notebooks[1:] + [None]):
         pages[shown.page] = stage_page(run, shown, before=before, after=after)
         pages[shown.whole] = stage_page(run, shown, whole=True)
-    for name, document in pages.items(): run.path(name).write_text(document, encoding='utf-8')
+    for name, document in pages.items(): run.path(name).write_text(linked(document, set(pages)), encoding='utf-8')
     write_json(run.path('metrics.json'), metrics)
     return [run.path(name) for name in pages]
 
