@@ -3,7 +3,7 @@
 Everything runs on this machine, the load generators too. Saturation is measured by wrk, with distinct customers and nothing kept; times at a constant rate by the
 clients below, which count from the moment at which a request was due (so that one that waits for another is not forgotten). Ratios hold within one run.
 """
-import argparse, asyncio, json, os, re, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.parse, urllib.request
+import argparse, asyncio, collections, json, os, re, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.parse, urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +92,10 @@ class Service:
 
 
 async def constant(port, requests, rate, seconds):
-    "An open loop over connections that stay open."
-    idle, times, wrong = [], [], []
+    "An open loop over connections that stay open and take turns, as many clients do: which worker has a connection is the kernel's choice."
+    idle, times, wrong = collections.deque([await asyncio.open_connection('127.0.0.1', port) for _ in range(2 * CLIENTS)]), [], []
     async def one(n, due):
-        reader, writer = idle.pop() if idle else await asyncio.open_connection('127.0.0.1', port)
+        reader, writer = idle.popleft() if idle else await asyncio.open_connection('127.0.0.1', port)
         writer.write(requests[n % len(requests)]); head = await reader.readuntil(b'\r\n\r\n')
         await reader.readexactly(int(re.search(rb'content-length: (\d+)', head.lower())[1])); times.append(1000 * (time.perf_counter() - due)); idle.append((reader, writer))
         if b' 200 ' not in head[:15]: wrong.append(head)

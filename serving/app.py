@@ -1,5 +1,5 @@
 """The application: its settings, the bundle it answers from, its routes, and what it says when something is wrong."""
-import tempfile
+import gc, tempfile
 
 from flask import Flask
 
@@ -38,4 +38,5 @@ def serve() -> Front:
     app = create_app(); settings = app.extensions['settings']
     logs.to_json(settings.log_level); metrics.forget_the_dead()
     app.extensions['bundles'].follow(settings.watch_seconds)
+    gc.collect(); gc.freeze()  # what is there by now stays: no request waits for a look through all of it
     return Front(app, max(settings.max_content_length, settings.max_image_bytes))
