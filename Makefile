@@ -121,7 +121,7 @@ endef
 # Programs that the tests start, from the distribution: installed here where that may be done, asked for otherwise.
 system:
 	@missing=; for p in $(SYSTEM); do command -v $$p >/dev/null || missing="$$missing $$(echo $$p | sed 's/^java$$/default-jre-headless/')"; done; test -z "$$missing" && exit 0; \
-	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then echo "installing$$missing for the tests"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then echo "installing$$missing for the tests"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
 	else false; fi || { echo "error: the tests need$$missing; install them first (Debian: apt-get install$$missing)" >&2; exit 2; }
 
 .venv-peers/.ready: peers/requirements.txt
