@@ -7,7 +7,6 @@ from pathlib import Path
 
 import nbformat, pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
 
 from recsys_lib.core import Run, write_json
 from recsys_lib.report import render_run
@@ -43,16 +42,6 @@ def example():
         run.path('70_bundle.ipynb').unlink(); render_run(run)
         shutil.copy(other.path('70_bundle.failed.ipynb'), run.path('70_bundle.failed.ipynb')); render_run(run)
         yield run.folder
-
-
-@pytest.fixture(scope='module')
-def chromium():
-    found = shutil.which('chromium')
-    if not found: pytest.fail('there is no chromium on this machine: apt-get update && apt-get install --yes chromium')
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=['--no-sandbox', '--disable-dev-shm-usage'])
-        yield browser
-        browser.close()
 
 
 def invalid(pages):

@@ -1,16 +1,15 @@
 """The shop window in a browser: walked by a visitor and by a customer, on a desk and on a phone, by light and by dark, by keyboard, and without scripts.
 
 Debian's Chromium, driven by Playwright; axe-core looks at every page. Pictures of the pages are written to the folder LOOKBOOK_SCREENSHOTS."""
-import io, os, shutil, sys, time
+import io, os, sys, time
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from .conftest import ROOT
-from .test_server import Server
+from .conftest import ROOT, Server
 
 SIZES = dict(desk=dict(viewport=dict(width=1280, height=900)), phone=dict(viewport=dict(width=375, height=760), is_mobile=True, has_touch=True))
 RULES = dict(light={'rules': {'target-size': {'enabled': True}}, 'resultTypes': ['violations']},  # all, and one of WCAG 2.2 that axe leaves out by default
@@ -37,16 +36,6 @@ def shop(bundle, pictures, tmp_path_factory):
         environment.setenv('LOOKBOOK_DEMO', '1'); environment.setenv('LOOKBOOK_IMAGES', str(pictures))
         server = Server(sys.executable, ROOT, bundle, tmp_path_factory.mktemp('shop') / 'log', workers=2)
     with server: yield f'http://127.0.0.1:{server.port}'
-
-
-@pytest.fixture(scope='module')
-def chromium():
-    found = shutil.which('chromium')
-    if not found: pytest.fail('there is no chromium on this machine: apt-get update && apt-get install --yes chromium')
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=['--no-sandbox', '--disable-dev-shm-usage'])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope='session')
