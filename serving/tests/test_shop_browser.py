@@ -66,8 +66,8 @@ class Walk:
 
     def look(self, name):
         "By light and by dark: axe-core finds nothing, nothing is cut off sideways; a picture of each."
-        page = self.page; page.evaluate("for (const image of document.images) image.loading = 'eager'")
-        self.until("document.readyState === 'complete' && document.fonts.status === 'loaded' && [...document.images].every(i => i.complete && i.naturalWidth)")
+        page = self.page  # images out of sight are asked for again and again: the page may have come a moment ago
+        self.until("[...document.images].forEach(i => { i.loading = 'eager' }), document.readyState === 'complete' && document.fonts.status === 'loaded' && [...document.images].every(i => i.complete && i.naturalWidth)")
         assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), name
         assert page.evaluate("[...document.images].every(i => i.hasAttribute('alt') && i.width && i.height)")
         clip = dict(x=0, y=0, width=page.viewport_size['width'], height=min(page.evaluate('document.documentElement.scrollHeight'), LONGEST))
@@ -95,7 +95,7 @@ def test_a_visitor(walk, recommender, size):
     with walk(f'visitor-{size}', **SIZES[size]) as w:
         page = w.page; w.open('/'); expect(page.get_by_role('heading', level=1)).to_have_text('Have a look around'); w.look('1-home')
         before = w.rail('for-you'); page.locator('#trending .card a').nth(4).click()
-        w.look('2-article'); name = page.get_by_role('heading', level=1).inner_text()
+        expect(page.get_by_role('heading', name='Similar look')).to_be_visible(); w.look('2-article'); name = page.get_by_role('heading', level=1).inner_text()
         page.get_by_role('button', name='Add to cart').click(); expect(page.get_by_role('link', name='In your cart')).to_be_focused(); expect(page.locator('#cart-link .count')).to_contain_text('1')
         page.go_back(); expect(page.get_by_role('heading', name='Because of what is in your cart: ' + name)).to_be_visible(); after = w.rail('for-you'); assert after != before
         heart = page.locator('#for-you .card form button').nth(2); heart.click()  # the page stays, its part changes
