@@ -101,7 +101,7 @@ def days_since(
     age,  # broadcastable to it, days
 ):  # without the history's axis: days since the last time, -1 if never
     "Days since the last of several things that may have happened."
-    last = torch.where(hit > 0, age, torch.full_like(age, 1e4)).amin(min(2, hit.dim() - 1))
+    last = (age + (1 - hit) * 1e4).amin(min(2, hit.dim() - 1))  # quicker than choosing
     return torch.where(last < 1e4, last, -1.)
 
 def affinities(
@@ -214,7 +214,8 @@ class Features(torch.nn.Module):
         at, past, seen = candidates.clamp(min=0), item.clamp(min=0), (item >= 0).float()
         weight = seen * torch.exp2(-age / self.half_life)
         stats, theirs, mine = look_up(self.item_stats, at), look_up(self.item_attributes, at), look_up(self.item_attributes, past)
-        match = ((theirs[:, :, None] == mine[:, None]) & (theirs[:, :, None] >= 0)).float() * seen[:, None, :, None]
+        mine = torch.where((mine >= 0) & (item >= 0)[..., None], mine, -2)  # what is not there agrees with nothing, nor with the -1 of a candidate
+        match = (theirs[:, :, None] == mine[:, None]).float()
         same = (candidates[:, :, None] == item[:, None]).float() * (seen * (kind == PURCHASE).float())[:, None]
         column = lambda name: stats[:, :, self.statistics.index(name)]
         visitor = visitor_features(item, seen, age, price, channel, user)[:, None].expand(-1, candidates.shape[1], -1)

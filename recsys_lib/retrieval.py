@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PURCHASE', 'VIEW', 'CART', 'KIND_WEIGHT', 'USER_COLUMNS', 'WIDTHS', 'SIMILAR_BY', 'WAYS', 'ADDED', 'History',
-           'history_of', 'Histories', 'widened', 'Tally', 'Popularity', 'ChannelPopularity', 'CategoryPopularity',
-           'Repurchase', 'Neighbours', 'fold_in', 'Factorisation', 'RetrievalSettings', 'union', 'Candidates',
-           'best_first', 'graph_inputs', 'run_graph', 'among', 'fill_up', 'Added', 'candidate_source', 'with_added',
-           'sources_of', 'answering', 'Retriever', 'random_arrays', 'random_history', 'check_contract']
+           'joined', 'history_of', 'Histories', 'widened', 'Tally', 'Popularity', 'ChannelPopularity',
+           'CategoryPopularity', 'Repurchase', 'Neighbours', 'fold_in', 'Factorisation', 'RetrievalSettings', 'turns',
+           'in_order', 'union', 'Candidates', 'best_first', 'graph_inputs', 'run_graph', 'among', 'fill_up', 'Added',
+           'candidate_source', 'with_added', 'sources_of', 'answering', 'Retriever', 'random_arrays', 'random_history',
+           'check_contract']
 
 # %% ../nbs/35_retrieval.ipynb #2a186d4b
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Callable, Mapping
 
 import faiss
@@ -48,8 +49,23 @@ class History:
         return History(*(getattr(self, f)[:, :length] for f in list(self.__dataclass_fields__)[:-1]), self.user)
 
     def weight(self, half_life: float) -> np.ndarray:  # (B, N) float32
-        "Exponentially decaying weight of each interaction times that of its kind; 0 where padded."
-        return np.where(self.item >= 0, np.exp2(-self.age / np.float32(half_life)) * KIND_WEIGHT[self.kind], np.float32(0))
+        "Exponentially decaying weight of each interaction times that of its kind; 0 where padded. Computed once: nearly every source asks."
+        kept = self.__dict__.setdefault('weights', {})
+        if half_life not in kept: kept[half_life] = np.where(self.item >= 0, np.exp2(-self.age / np.float32(half_life)) * KIND_WEIGHT[self.kind], np.float32(0))
+        return kept[half_life]
+
+    def latest(self, n: int) -> 'tuple[np.ndarray, np.ndarray]':  # (V,) whose, (V,) which of theirs
+        "The interactions there are among the newest n of each, without the padding."
+        kept = self.__dict__.setdefault('parts', {})
+        if n not in kept: kept[n] = np.nonzero(self.item[:, :n] >= 0)
+        return kept[n]
+
+# %% ../nbs/35_retrieval.ipynb #15b224a5
+def joined(
+    histories: list,  # of batches of visitors, all of one length
+) -> History:
+    "One batch of several."
+    return histories[0] if len(histories) == 1 else History(*(np.concatenate([getattr(h, f) for h in histories]) for f in History.__dataclass_fields__))
 
 # %% ../nbs/35_retrieval.ipynb #2c0dcabf
 def history_of(
@@ -108,13 +124,14 @@ def widened(
 class Tally:
     "Sums of weights by (row, article), for a batch."
     def __init__(self,
-        ids: np.ndarray,  # (B, L) articles voted for, -1 for none
-        weights: np.ndarray,  # (B, L) float32
+        ids: np.ndarray,  # (B, L) articles voted for, -1 for none; with `of`, (V, L)
+        weights: np.ndarray,  # as ids, float32
         n_items: int,  # articles there are
+        of: 'tuple | None' = None,  # (V,) visitor of each row of ids, ascending, and B; None: one row a visitor
     ):
-        self.n_rows, self.n_items = len(ids), n_items
+        of, self.n_rows = of or (None, len(ids)); self.n_items = n_items
         row, column = np.nonzero((ids >= 0) & (weights > 0))
-        key = row * n_items + ids[row, column].astype(np.int64)
+        key = (row if of is None else of[row]) * n_items + ids[row, column].astype(np.int64)
         order = np.argsort(key, kind='stable'); key = key[order]
         start = np.flatnonzero(np.append(True, key[1:] != key[:-1])) if len(key) else np.zeros(0, np.int64)
         self.key = key[start]
@@ -123,7 +140,7 @@ class Tally:
     def top(self, k: int) -> 'tuple[np.ndarray, np.ndarray]':
         "The k best articles of each row, best first; ties go to the lower id; padded with -1 and -inf."
         row, item = np.divmod(self.key, self.n_items)
-        order = np.lexsort((item, -self.sum, row)); row = row[order]
+        order = np.lexsort((-self.sum, row)); row = row[order]  # stable, and items ascend
         rank = np.arange(len(row)) - np.searchsorted(row, row)
         keep = rank < k; at = (row[keep], rank[keep])
         ids, scores = np.full((self.n_rows, k), -1, np.int32), np.full((self.n_rows, k), -np.inf, np.float32)
@@ -195,7 +212,7 @@ class CategoryPopularity:
 
     def propose(self, tally: Tally, k: int):
         categories, affinity = tally.top(self.categories)
-        ids = np.where(categories[..., None] >= 0, self.best[categories], -1)
+        ids = np.where(categories[..., None] >= 0, self.best[:, :k][categories], -1)  # an article is of one category, so the k best of each are enough
         score = np.where(ids >= 0, np.maximum(affinity, 0)[..., None] * self.scores[ids], np.float32(0))
         return Tally(ids.reshape(len(ids), -1), score.reshape(len(ids), -1), len(self.category)).top(k)
 
@@ -230,10 +247,8 @@ class Neighbours:
         self.ids, self.scores, self.half_life, self.recent = ids, score, half_life, recent
 
     def read(self, history: History) -> Tally:
-        item = history.item[:, :self.recent]; weight = history.weight(self.half_life)[:, :self.recent, None]
-        ids = np.where(item[..., None] >= 0, self.ids[item], -1)
-        votes = np.where(ids >= 0, weight * self.scores[item], np.float32(0))
-        return Tally(ids.reshape(len(item), -1), votes.reshape(len(item), -1), len(self.ids))
+        at = history.latest(self.recent); item, weight = history.item[at], history.weight(self.half_life)[at]
+        return Tally(self.ids[item], weight[:, None] * self.scores[item], len(self.ids), (at[0], len(history)))
 
     def propose(self, tally: Tally, k: int): return tally.top(k)
 
@@ -295,23 +310,35 @@ class RetrievalSettings:
     added: dict = field(default_factory=dict)  # sources that registered themselves: name -> how they answer, one of WAYS
 
 # %% ../nbs/35_retrieval.ipynb #cad1f361
+@cache
+def turns(
+    widths: tuple,  # columns of each source's proposals
+) -> 'tuple[np.ndarray, np.ndarray]':  # order of all columns, source by source in turn; uint32 bit of each one's source
+    "Whose turn it is."
+    source = np.repeat(np.arange(len(widths)), widths)
+    order = np.argsort(np.concatenate([np.arange(w) for w in widths]) * len(widths) + source)
+    return order, np.uint32(1) << source[order].astype(np.uint32)
+
+def in_order(
+    values: np.ndarray,  # (B, L) integers, at least -1
+) -> 'tuple[np.ndarray, np.ndarray]':  # (B, L) sorted, (B, L) where each one was; equal ones stay in order
+    "A stable sort with its places: value and place in one number, which numpy sorts much faster than it sorts places by value."
+    key = values.astype(np.int64) << 32 | np.arange(values.shape[1]); key.sort(1)
+    return key >> 32, key & (2 ** 32 - 1)
+
 def union(
     proposals: list,  # of (B, k_s) int32 ids, best first, padded with -1
     n: int,  # C
 ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, C) int32 ids padded with -1; (B, C) uint32, bit s: source s proposed it
     "Merge proposals in turn, without duplicates."
-    ids = np.concatenate(proposals, 1)
-    source = np.repeat(np.arange(len(proposals)), [p.shape[1] for p in proposals])
-    turn = np.argsort(np.concatenate([np.arange(p.shape[1]) for p in proposals]) * len(proposals) + source)
-    ids, bit = ids[:, turn], (np.uint32(1) << source[turn].astype(np.uint32))
-    by_id = np.argsort(ids, 1, kind='stable'); sorted_ids = np.take_along_axis(ids, by_id, 1)
-    first = np.ones(ids.shape, bool); first[:, 1:] = sorted_ids[:, 1:] != sorted_ids[:, :-1]
+    order, bit = turns(tuple(p.shape[1] for p in proposals))
+    ids, by_id = in_order(np.concatenate(proposals, 1)[:, order]); length = ids.shape[1]
+    first = np.ones(ids.shape, bool); first[:, 1:] = ids[:, 1:] != ids[:, :-1]
     bits = np.bitwise_or.reduceat(bit[by_id].ravel(), np.flatnonzero(first.ravel())) if ids.size else np.zeros(0, np.uint32)
-    place = np.where(first & (sorted_ids >= 0), by_id, ids.shape[1])  # where each distinct id came up first
     mask = np.zeros(ids.shape, np.uint32); mask[first] = bits
-    best = np.argsort(place, 1, kind='stable')[:, :n]
-    valid = np.take_along_axis(place, best, 1) < ids.shape[1]
-    return (widened(np.where(valid, np.take_along_axis(sorted_ids, best, 1), -1).astype(np.int32), n, -1),
+    place, best = (a[:, :n] for a in in_order(np.where(first & (ids >= 0), by_id, length)))  # where each distinct id came up first
+    valid = place < length
+    return (widened(np.where(valid, np.take_along_axis(ids, best, 1), -1).astype(np.int32), n, -1),
             widened(np.where(valid, np.take_along_axis(mask, best, 1), 0).astype(np.uint32), n, 0))
 
 # %% ../nbs/35_retrieval.ipynb #006ec8f0
