@@ -28,7 +28,7 @@ AFTER = {
     '56_tuning':     ['20_split', '55_ranking'],  # searches nothing, unless `make tune` asks for it
     '60_evaluation': ['10_data', '20_split', '45_sources', '50_features', '55_ranking'],
     '62_ablation':   ['10_data', '20_split', '45_sources', '50_features', '55_ranking', '60_evaluation'],
-    '64_peers':      ['10_data', '20_split', '45_sources', '60_evaluation'],  # and the lists of `make peers`, which asks for it again
+    '64_peers':      ['10_data', '20_split', '45_sources', '55_ranking', '60_evaluation'],  # and the lists of `make peers`, which asks for it again
     '65_cold':       ['10_data', '20_split', '30_clip', '40_als', '45_sources', '50_features', '55_ranking'],
     '67_diversity':  ['10_data', '20_split', '30_clip', '45_sources', '50_features', '55_ranking', '60_evaluation'],
     '70_bundle':     ['10_data', '20_split', '30_clip', '37_search', '45_sources', '47_complements', '50_features', '55_ranking', '60_evaluation'],  # whose metrics its manifest tells

@@ -1,6 +1,6 @@
-"""`make peers`: tune each peer on the last training period, then ask it what ours was asked.
+"""`make peers`: tune each peer on the training periods that judged our own ranker, then ask it what ours was asked.
 
-The folder holds the questions that `recsys_lib.peers.export_question` wrote: `tune/`, with what was bought then, and a `test-<date>/` for each test period, without. Every trial runs in a process
+The folder holds the questions that `recsys_lib.peers.export_question` wrote: a `tune-<date>/` for each period that judges, with what was bought then, and a `test-<date>/` for each test period, without. Every trial runs in a process
 of its own, so that a slow one can be ended and its memory is given back. A trial leaves one line in `trials/<peer>.jsonl`; started again, what is there is not done again. The settings
 of trial n depend on the lines before it and on nothing else, so a run that was interrupted draws what it would have drawn.
 """
@@ -56,9 +56,12 @@ def in_a_process(folder, name, settings, to, limit):
     return '' if done.returncode == 0 and to.exists() else f"exit {done.returncode}: {(done.stderr.strip().splitlines() or [''])[-1][:300]}"
 
 
+def judges(folder): return sorted(folder.glob('tune-*'))
+
+
 def trials_of(folder, name):
     "The lines that are there, of the questions as they are now."
-    path, asked = folder / 'trials' / f'{slug(name)}.jsonl', identity(folder / 'tune')
+    path, asked = folder / 'trials' / f'{slug(name)}.jsonl', '-'.join(map(identity, judges(folder)))
     text = path.read_text() if path.exists() else ''; whole = text[:text.rfind('\n') + 1]
     if whole != text: path.write_text(whole)  # ended in the middle of a line
     return path, asked, [t for t in map(json.loads, whole.splitlines()) if t['question'] == asked]
@@ -72,12 +75,15 @@ def identity(question):
 
 def tune(folder, name, trials, limit, asked=in_a_process, bar=None):
     "The trials of a peer, as a list; the ones that are missing are made."
-    path, question, done = trials_of(folder, name); bought = np.load(folder / 'tune/bought.npy')
+    path, question, done = trials_of(folder, name)
     path.parent.mkdir(exist_ok=True); to = folder / 'trials' / f'{slug(name)}.npy'
     while len(done) < trials and not (len(done) >= GIVE_UP and all(t['map'] is None for t in done[-GIVE_UP:])):
-        settings, start = proposal(name, done), time.perf_counter()
-        stopped = asked(folder / 'tune', name, settings, to, limit)
-        value = None if stopped else round(float(average_precision(np.load(to)[:, :12], bought).mean()), 7)
+        settings, start, stopped, found = proposal(name, done), time.perf_counter(), '', []
+        for judge in judges(folder):
+            stopped = asked(judge, name, settings, to, max(.01, limit - (time.perf_counter() - start)))
+            if stopped: break
+            found.append(average_precision(np.load(to)[:, :12], np.load(judge / 'bought.npy')))
+        value = None if stopped else round(float(np.concatenate(found).mean()), 7)
         done.append(dict(peer=name, trial=len(done), settings=settings, map=value, seconds=round(time.perf_counter() - start, 1), stopped=stopped, question=question))
         with open(path, 'a') as f: f.write(json.dumps(done[-1]) + '\n')
         if bar is not None: bar.update()
@@ -108,7 +114,7 @@ def main(folder, names, trials, limit):
         bar.set_postfix_str(name); bar.n = i * trials + min(trials, len(trials_of(folder, name)[2])); bar.refresh()
         about = finish(folder, name, tune(folder, name, trials, limit, bar=bar), limit)
         number = lambda v: 'none' if v is None else f'{v:.5f}'
-        tqdm.write(f"{name}: {about['trials']} trials, {about['seconds']:.0f} s, MAP@12 of the tuning day {number(about['tuned_map'])} (as the library is set: {number(about['usual_map'])})"
+        tqdm.write(f"{name}: {about['trials']} trials, {about['seconds']:.0f} s, MAP@12 where it was tuned {number(about['tuned_map'])} (as the library is set: {number(about['usual_map'])})"
                    + (f"; {about['stopped']}" if about['stopped'] else ''))
     bar.close()
 

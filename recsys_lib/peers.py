@@ -16,6 +16,7 @@ from .core import InputError, Run, read_json, stage, to_date, write_json
 from .data import Dataset, columns, open_dataset
 from .evaluation import ahead_of_all, open_results
 from .metrics import bootstrap_interval, measure
+from .ranking import judging, open_ranker
 from .sources import SourceSettings, daily_sales, open_snapshot, popularity, top_items
 from .split import Period, labels, open_plan
 
@@ -50,10 +51,12 @@ def what_sells(
 def export_questions(
     run: Run,  # with data, split and snapshots
 ) -> Path:  # the folder
-    "Write the questions of a run: `peers/tune` of the last training period, with the answer, and `peers/test-<date>` of each test period, without."
-    dataset, plan, folder = open_dataset(run), open_plan(run), run.path('peers', 'tune').parent
-    for period, name in [(plan.train[-1], 'tune')] + [(p, f'test-{to_date(p.asof)}') for p in plan.test]:
-        export_question(dataset, period, what_sells(dataset, period.asof, open_snapshot(run, period.asof).settings), folder / name, tell=name == 'tune')
+    "Write the questions of a run: `peers/tune-<date>` of the training periods that judged our ranker, with the answers, and `peers/test-<date>` of each test period, without."
+    dataset, plan, folder = open_dataset(run), open_plan(run), run.path('peers', 'tune').parent; open_ranker(run)
+    judges = judging([run.path('ranking', 'parts', to_date(p.asof)) for p in plan.train])
+    for old in folder.glob('tune*'): shutil.rmtree(old)
+    for kind, periods in (('tune', plan.train[-judges:]), ('test', plan.test)):
+        for p in periods: export_question(dataset, p, what_sells(dataset, p.asof, open_snapshot(run, p.asof).settings), folder / f'{kind}-{to_date(p.asof)}', tell=kind == 'tune')
     return folder
 
 # %% ../nbs/64_peers.ipynb #f44eb6b8

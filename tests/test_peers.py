@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from recsys_lib.data import Dataset, ingest
+from recsys_lib.metrics import average_precision
 from recsys_lib.peers import export_question, question_name, what_sells
 from recsys_lib.sources import SourceSettings
 from recsys_lib.split import labels, plan_periods
@@ -17,6 +18,7 @@ import ask, models
 
 SMALL = {'ALS (implicit)': dict(factors=8, iterations=3), 'BPR (implicit)': dict(factors=8, iterations=3), 'LightGBM, plain features': dict(trees=5), 'EASE (RecTools)': dict(items=200),
          'SASRec (RecTools)': dict(factors=8, epochs=1, blocks=1)}
+TUNE = 'tune-2019-12-08'  # the later of two
 AT_HAND = [name for name in models.PEERS if 'RecTools' not in name or importlib.util.find_spec('rectools')]
 
 
@@ -25,8 +27,8 @@ def asked(twin, tmp_path_factory):
     "The folder of questions of the tiny twin, the dataset and the plan."
     folder = tmp_path_factory.mktemp('peers'); ingest(twin, folder / 'data')
     dataset = Dataset(folder / 'data'); plan = plan_periods(dataset, test_buyers=60, train_buyers=200, max_train=3)
-    for period, name in ((plan.train[-1], 'tune'), (plan.test[-1], 'test-2020-01-01')):
-        export_question(dataset, period, what_sells(dataset, period.asof, SourceSettings()), folder / 'questions' / name, tell=name == 'tune')
+    for period, name in ((plan.train[-2], 'tune-2019-12-01'), (plan.train[-1], TUNE), (plan.test[-1], 'test-2020-01-01')):
+        export_question(dataset, period, what_sells(dataset, period.asof, SourceSettings()), folder / 'questions' / name, tell=name.startswith('tune'))
     return folder / 'questions', dataset, plan
 
 
@@ -39,12 +41,12 @@ def here(folder, name, settings, to, limit):
 def copy_of(folder, to):
     "The questions at another place."
     for path in folder.rglob('*'):
-        if path.parent.name == 'tune' or path.parent.name.startswith('test-'): (to / path.parent.name).mkdir(parents=True, exist_ok=True); (to / path.relative_to(folder)).write_bytes(path.read_bytes())
+        if path.parent.name.startswith(('tune-', 'test-')): (to / path.parent.name).mkdir(parents=True, exist_ok=True); (to / path.relative_to(folder)).write_bytes(path.read_bytes())
     return to
 
 
 def test_both_environments_name_a_question_alike(asked):
-    questions = [asked[0] / name for name in ('tune', 'test-2020-01-01')]
+    questions = [asked[0] / name for name in (TUNE, 'test-2020-01-01')]
     assert len({ask.identity(q) for q in questions}) == 2 and all(ask.identity(q) == question_name(q) for q in questions)
 
 
@@ -64,13 +66,13 @@ def test_a_peer_answers_everybody_with_eligible_articles_and_twice_the_same(aske
 
 @pytest.mark.parametrize('name', [n for n in AT_HAND if 'first' in models.PEERS[n][1]])
 def test_a_peer_that_is_told_so_begins_with_what_was_bought(asked, name):
-    q = models.Question.open(asked[0] / 'tune'); answer, usual, _ = models.PEERS[name]
+    q = models.Question.open(asked[0] / TUNE); answer, usual, _ = models.PEERS[name]
     ids = answer(q, **usual | SMALL.get(name, {}) | dict(first=True)); own = models.bought(q); n = (own >= 0).sum(1)
     assert n.max() > 1 and all(np.array_equal(i[:m], o[:m]) for i, o, m in zip(ids, own, n))
 
 
 def test_popularity_counts_buyers_of_each_day(asked):
-    q = models.Question.open(asked[0] / 'tune'); frame = pd.DataFrame(q.interactions, columns=['user', 'item', 'day']).drop_duplicates()
+    q = models.Question.open(asked[0] / TUNE); frame = pd.DataFrame(q.interactions, columns=['user', 'item', 'day']).drop_duplicates()
     by_hand = frame.assign(w=.5 ** ((q.asof - 1 - frame.day) / 3.)).groupby('item').w.sum()
     assert np.allclose(models.sales(q, 3.)[by_hand.index], by_hand) and np.isclose(models.sales(q, 3.).sum(), by_hand.sum())
     usual = models.popularity(q, 7.)[0]  # the fill-up is the snapshot's popularity, of the same half-life
@@ -79,7 +81,7 @@ def test_popularity_counts_buyers_of_each_day(asked):
 
 
 def test_repurchase_orders_by_decayed_number(asked):
-    q = models.Question.open(asked[0] / 'tune'); ids = models.repurchase(q, 20., 7.); frame = pd.DataFrame(q.interactions, columns=['user', 'item', 'day'])
+    q = models.Question.open(asked[0] / TUNE); ids = models.repurchase(q, 20., 7.); frame = pd.DataFrame(q.interactions, columns=['user', 'item', 'day'])
     for b in np.flatnonzero(q.known)[:40]:
         own = frame[frame.user == q.users[b]]; score = (.5 ** ((q.asof - 1 - own.day) / 20.)).groupby(own.item).sum()
         mine = ids[b][np.isin(ids[b], score.index)]
@@ -96,7 +98,7 @@ def test_lists_are_continued_without_repeats():
 
 
 def test_plain_features_are_what_they_say(asked):
-    q = models.Question.open(asked[0] / 'tune'); row, item, x = models.plain_rows(q, 20, 20, 7.); frame = pd.DataFrame(q.interactions, columns=['user', 'item', 'day'])
+    q = models.Question.open(asked[0] / TUNE); row, item, x = models.plain_rows(q, 20, 20, 7.); frame = pd.DataFrame(q.interactions, columns=['user', 'item', 'day'])
     assert len(set(zip(row, item))) == len(row) and set(row) == set(range(len(q.users)))
     last, times = frame.groupby(['user', 'item']).day.max(), frame.groupby(['user', 'item']).size(); sold = models.sales(q, 7.)
     for r in np.random.default_rng(0).permutation(len(row))[:300].tolist() + np.flatnonzero(x[:, 0] > 0)[:100].tolist():
@@ -107,7 +109,7 @@ def test_plain_features_are_what_they_say(asked):
 
 def test_lightgbm_learns_from_what_is_known_only(asked):
     "The periods it is taught by end before the question's date, and it knows nothing of them when it is asked about them."
-    q = models.Question.open(asked[0] / 'tune'); earlier = models.before(q, q.asof - q.horizon, q.users)
+    q = models.Question.open(asked[0] / TUNE); earlier = models.before(q, q.asof - q.horizon, q.users)
     assert earlier.interactions[:, 2].max() < earlier.asof == q.asof - q.horizon and len(earlier.interactions) < len(q.interactions)
 
 
@@ -118,10 +120,16 @@ def test_tuning_can_be_taken_up_again(asked, tmp_path):
     made = []
     done = ask.tune(twice, name, 10, 60, lambda *a: made.append(a) or here(*a))
     bare = lambda lines: [{k: v for k, v in line.items() if k != 'seconds'} for line in lines]
-    assert len(made) == 6 and bare(done) == bare(ask.trials_of(once, name)[2]) == bare(ask.trials_of(twice, name)[2])
+    assert len(made) == 6 * 2 and bare(done) == bare(ask.trials_of(once, name)[2]) == bare(ask.trials_of(twice, name)[2])
     assert done[0]['settings'] == models.PEERS[name][1] and len({json.dumps(t['settings']) for t in done}) == 10 and max(t['map'] for t in done) >= done[0]['map'] > 0
-    fewer = np.load(twice / 'tune/users.npy')[:-1]; np.save(twice / 'tune/users.npy', fewer)  # another question: the old lines say nothing
+    fewer = np.load(twice / TUNE / 'users.npy')[:-1]; np.save(twice / TUNE / 'users.npy', fewer)  # another question: the old lines say nothing
     assert ask.trials_of(twice, name)[2] == []
+
+
+def test_a_trial_is_judged_by_everybody_of_all_periods(asked):
+    folder, name = asked[0], 'popularity, tuned'; settings = models.PEERS[name][1]
+    by_hand = [average_precision(ask.answer(q, name, settings)[:, :12], np.load(q / 'bought.npy')) for q in ask.judges(folder)]
+    assert len(by_hand) == 2 and np.isclose(ask.tune(folder, name, 1, 60, here)[0]['map'], np.concatenate(by_hand).mean(), atol=1e-7)
 
 
 def test_proposals_stay_in_their_ranges():
@@ -134,7 +142,7 @@ def test_proposals_stay_in_their_ranges():
 
 def test_a_slow_peer_is_ended_and_then_left_alone(asked, tmp_path):
     folder, name = copy_of(asked[0], tmp_path / 'slow'), 'ALS (implicit)'
-    assert ask.in_a_process(folder / 'tune', name, models.PEERS[name][1], folder / 'trials/x.npy', .05) == 'ended after 0 s'
+    assert ask.in_a_process(folder / TUNE, name, models.PEERS[name][1], folder / 'trials/x.npy', .05) == 'ended after 0 s'
     done = ask.tune(folder, name, 20, 1, lambda *a: 'ended after 1 s'); about = ask.finish(folder, name, done, 1, here)
     assert len(done) == ask.GIVE_UP and about['stopped'] == 'ended after 1 s' and about['settings'] is None and not list(folder.glob('answers/*/*.npy'))
 
@@ -147,5 +155,5 @@ def test_a_peer_in_a_process_of_its_own_answers_the_same(asked, tmp_path):
     assert len(ids) == len(bought) and np.array_equal(ids, ask.answer(folder / 'test-2020-01-01', name, about['settings']))
     made = []; ask.finish(folder, name, done, 120, lambda *a: made.append(a) or here(*a)); assert not made  # the answer is there
     np.save(folder / 'test-2020-01-01/fill.npy', np.load(folder / 'test-2020-01-01/fill.npy')[::-1]); ask.finish(folder, name, done, 120, lambda *a: made.append(a) or here(*a)); assert len(made) == 1
-    broken = ask.in_a_process(folder / 'tune', name, dict(half_life='long'), folder / 'x.npy', 120)
+    broken = ask.in_a_process(folder / TUNE, name, dict(half_life='long'), folder / 'x.npy', 120)
     assert broken.startswith('exit 1: ') and 'Error' in broken
