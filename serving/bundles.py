@@ -10,6 +10,8 @@ from PIL import Image
 from recsys_lib.bundle import Recommender, Watch
 from recsys_lib.core import InputError, read_json
 
+from .batching import Batching
+
 log = logging.getLogger('lookbook.bundles')
 DESCRIBED = 10_000  # articles whose names are kept at hand
 REHEARSED = 50  # requests of customers that a new bundle has to answer first
@@ -48,7 +50,7 @@ class Bundles:
             write_whole(self.state / 'verified.json', json.dumps({**marks, str(folder): self.mark(folder)}))
         recommender.describe = lru_cache(DESCRIBED)(recommender.describe)
         self.rehearse(recommender)
-        recommender.watch = self.watch(recommender.retriever.sources)
+        recommender.watch = self.watch(recommender.retriever.sources); recommender.recommend = Batching(recommender).recommend
         return recommender
 
     def verified(self) -> dict:

@@ -114,12 +114,20 @@ class Events:
     def __init__(self, store): self.store = store
 
     def stamp(self, customer: str) -> 'int | None':
-        try: return self.store.stamp(customer)
-        except Unkept: return None
+        "Asked once a request; None if the store is away."
+        found = g.setdefault('stamps', {})
+        if customer not in found:
+            try: found[customer] = self.store.stamp(customer)
+            except Unkept: found[customer] = None
+        return found[customer]
 
     def of(self, customer: str) -> list:
-        try: return self.store.of(customer) if self.store.stamp(customer) else []
-        except Unkept: g.unsure = True; return []
+        stamp = self.stamp(customer)
+        try:
+            if stamp is not None: return self.store.of(customer) if stamp else []
+        except Unkept: pass
+        g.unsure = True
+        return []
 
 
 # -- what may be told, and what is answered

@@ -4,6 +4,8 @@ granian's own WSGI reads a body inside that thread: a client that sends a byte a
 """
 import asyncio, io, sys
 
+from .batching import aside
+
 SECONDS = 20  # for a body to come in
 
 
@@ -22,7 +24,7 @@ class Front:
         if scope.method not in ('GET', 'HEAD') or 'content-length' in named or 'transfer-encoding' in named:
             try: body = await asyncio.wait_for(self.read(protocol), SECONDS)
             except (asyncio.TimeoutError, OSError, RuntimeError): return protocol.response_empty(408, [('connection', 'close')])
-        status, out, content = self.answer(self.environ(scope, headers, named, body))
+        status, out, content = await aside(self.answer, self.environ(scope, headers, named, body))
         protocol.response_bytes(status, out, content)
 
     async def read(self, protocol) -> bytes:

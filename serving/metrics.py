@@ -15,7 +15,8 @@ from .contract import route
 bp = Blueprint('metrics', __name__)
 BUCKETS = (.0005, .001, .002, .003, .005, .0075, .01, .015, .025, .05, .1, .25, 1, 5)  # seconds
 LATENCY = Histogram('lookbook_request_seconds', 'From the request read to the answer ready', ['endpoint'], buckets=BUCKETS)
-STEPS = Histogram('lookbook_step_seconds', 'Steps inside an answer', ['step'], buckets=(.00005, .0001, .0002, *BUCKETS))
+STEPS = Histogram('lookbook_step_seconds', 'Steps inside an answer, or inside the answers that were worked out together', ['step'], buckets=(.00005, .0001, .0002, *BUCKETS))
+BATCH = Histogram('lookbook_batch_visitors', 'Visitors whose recommendations were worked out together', buckets=(1, 2, 3, 4, 6, 8))
 ANSWERS = Counter('lookbook_answers', 'Answers by endpoint and status', ['endpoint', 'status'])
 SOURCES = Counter('lookbook_source_articles', 'Recommended articles by a source that proposed them; one that several proposed counts for each', ['source'])
 EMPTY = Counter('lookbook_empty_answers', 'Answers to visitors without any article')
@@ -37,9 +38,10 @@ class Watching(Watch):
 
     def answered(self, candidates, ids):
         proposed = candidates.proposed[(candidates.ids[:, :, None] == ids[:, None]).any(2) & (candidates.ids >= 0)]
-        if not len(proposed): EMPTY.inc()
-        for s, name in enumerate(self.sources):
-            if n := int((proposed >> np.uint32(s) & 1).sum()): source_count(name).inc(n)
+        if empty := int((ids < 0).all(1).sum()): EMPTY.inc(empty)
+        for name, n in zip(self.sources, (proposed[:, None] >> np.arange(len(self.sources), dtype=np.uint32) & 1).sum(0).tolist()):
+            if n: source_count(name).inc(n)
+        BATCH.observe(len(ids))
 
     def __init__(self, sources=()): self.sources = tuple(sources)
 

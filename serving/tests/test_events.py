@@ -108,8 +108,8 @@ def test_a_full_store_says_so(bundle, recommender, tmp_path):
         if answer.status_code == 202: accepted.append(n)
         else: break
     assert answer.status_code == 507 and answer.content_type == 'application/problem+json' and 0 < len(accepted) < 200
-    for who in (f'c{accepted[0]}', f'c{accepted[-1]}'): assert len(app.extensions['events'].of(who)) == 200
-    assert app.extensions['events'].of(f'c{n}') == [] and client.get(f'/recommend/c{n}').status_code == 200
+    for who in (f'c{accepted[0]}', f'c{accepted[-1]}'): assert len(app.extensions['events'].store.of(who)) == 200
+    assert app.extensions['events'].store.of(f'c{n}') == [] and client.get(f'/recommend/c{n}').status_code == 200
 
 
 def test_redis_that_is_away(bundle, recommender, tmp_path):

@@ -1,5 +1,5 @@
 """What goes wrong around the service while it is asked: no 5xx, no wrong answer, nothing lost that was acknowledged."""
-import http.client, json, os, signal, socket, threading, time
+import http.client, json, os, re, signal, socket, threading, time, urllib.request
 from pathlib import Path
 
 import pytest
@@ -73,6 +73,9 @@ def test_faults_under_load(light_python, container, shelf, bundle, expected, tmp
         if redis: redis.stop(); load.goes_on(); assert server.ask('POST', '/events', dict(events=[dict(customer_id='x', article_id=next(iter(expected.values()))[0][0], kind='view')]))[0] == 503; redis.start(); load.goes_on()
         for s in slow: s.close()
         point(bundle.name); load.goes_on()
+        counted = urllib.request.urlopen(f'http://127.0.0.1:{server.port}/metrics').read().decode()
+    visitors, batches = (float(re.search(rf'^lookbook_batch_visitors_{what} (\S+)', counted, re.M)[1]) for what in ('sum', 'count'))
+    assert visitors > batches > 0  # some of these answers were worked out together, and are right all the same
     if redis: redis.stop()
     assert load.wrong == [] and load.answered > 200 and load.broken <= 8, (load.answered, load.broken)
     log = [json.loads(line) for line in (tmp_path / 'log').read_text().splitlines() if line.startswith('{')]
