@@ -263,14 +263,14 @@ class Pipeline:
                 extra_arguments=['--log-level=CRITICAL'])
             outputs = [f for o in (read(self.folder / f'records/{stage}.json') or {}).get('outputs', []) for f in files_under(self.folder, o)]
             stamp = dict(stage=stage, outputs={f: content(self.folder / f) for f in outputs})
+            write(self.key_file(stage), key); partial.replace(done); write(self.stamp(stage), stamp)
         except Exception as error:
-            done.unlink(missing_ok=True)
-            if partial.exists(): partial.replace(failed)
-            message, mistake = explain(stage, error, failed)
+            done.unlink(missing_ok=True); full = no_room(self.folder, error)
+            if partial.exists(): partial.replace(failed) if read(partial) else partial.unlink()  # it may have been cut off
+            message, mistake = (f'stage {stage}: {full}', True) if full else explain(stage, error, failed)
             say(message, sys.stderr)
             return (TaskError if mistake else TaskFailed)(message, report=False)  # doit's exit codes 2 and 1
         say(lines.last or f'{stage}: done')
-        write(self.key_file(stage), key); partial.replace(done); write(self.stamp(stage), stamp)
 
     def tasks(self):
         "The stages as doit tasks."
@@ -328,6 +328,14 @@ def explain(stage, error, failed):
     return '\n'.join([where, *lines]), False
 
 
+def no_room(folder, error):
+    "What to say if a stage failed because a disk is full, whatever its libraries made of that; '' otherwise."
+    import tempfile
+    short = [place for place in (folder, Path(tempfile.gettempdir())) if shutil.disk_usage(place).free < 2 ** 20]
+    if not short and 'No space left on device' not in str(error): return ''
+    return f"no room left on the disk{f' of {shown(short[0])}' if short else ''}; free some, and `make run` goes on with this stage"
+
+
 def show(rows, left=()):
     "Print a table, a list of dicts with the same keys. The first column, and those named, are set to the left."
     cells = [list(rows[0])] + [[f'{v:.4f}' if isinstance(v, float) else '' if v is None else f'{v}' for v in row.values()] for row in rows]
@@ -345,7 +353,8 @@ def failure_report(pipeline):
     if '90_report' in pipeline.stages and any(pipeline.folder.glob('*.failed.ipynb')):
         from recsys_lib.core import Run
         from recsys_lib.report import render_run
-        render_run(Run(pipeline.folder))
+        try: render_run(Run(pipeline.folder))
+        except OSError as error: return say(f'no report of the failure: {error}', sys.stderr)
         say(f"report of the failure: {shown(pipeline.folder / 'index.html')}", sys.stderr)
 
 

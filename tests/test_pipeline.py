@@ -187,6 +187,21 @@ def test_a_killed_kernel(project):
     assert project.has('20_split.failed.ipynb', 'stamps/20_split.json') == [True, False]
 
 
+def test_a_full_disk(project):
+    "Says so, keeps nothing that was cut off, and goes on from there when there is room."
+    def mount(*options): return subprocess.run(['mount', '-t', 'tmpfs', '-o', ','.join(options), 'tmpfs', project.run_folder.parent], capture_output=True).returncode == 0
+    if not mount('size=400k'): pytest.skip('a small disk can be made by root only')
+    try:
+        project.edit('nbs/20_split.ipynb', 'finish(run_dir', "print('x' * 200_000); open(f'{run_dir}/large', 'w').write('x' * 1_000_000)\nfinish(run_dir")
+        code, text, ran = project.run()
+        assert (code, ran) == (2, ['10_data']) and text.splitlines()[-1] == 'stage 20_split: no room left on the disk of reports/runs/demo-twin; free some, and `make run` goes on with this stage'
+        assert project.has('20_split.ipynb', '20_split.partial.ipynb', 'stamps/20_split.json', 'stamps/10_data.json') == [False, False, False, True]
+        assert all(json.loads(p.read_text()) for p in project.run_folder.glob('*.ipynb'))
+        (project.run_folder / 'large').unlink(); assert mount('remount', 'size=8m')
+        assert project.run()[::2] == (0, ['20_split', '35_retrieval'])
+    finally: subprocess.run(['umount', '--lazy', project.run_folder.parent], check=True)
+
+
 @pytest.mark.parametrize('victim', ['pipeline', 'make'])
 def test_kill_in_mid_stage_then_resume(project, victim):
     "SIGKILL of the pipeline, or of the make above it, ends the kernel, leaves no stamp, and the next run goes on from there."
