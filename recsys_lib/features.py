@@ -12,6 +12,7 @@ __all__ = ['EXTRA', 'TABLES', 'COMPARED', 'RECENCY_OF', 'ranking_feature', 'Seen
 import io, contextlib, logging, warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import onnx
@@ -26,7 +27,7 @@ from .sources import Snapshot, open_snapshot
 from .split import labels, open_plan
 
 # %% ../nbs/50_features.ipynb #0ab4b162
-EXTRA = {}  # name -> (function of `Seen`, its table or None): the features that registered themselves, in that order
+EXTRA: dict = {}  # name -> (function of `Seen`, its table or None): the features that registered themselves, in that order
 
 def ranking_feature(
     name: str,  # letters, digits and _; explanations say it with spaces
@@ -52,7 +53,7 @@ class Seen:
     channel: 'torch.Tensor'  # (B, N)
     kind: 'torch.Tensor'  # (B, N)
     user: 'torch.Tensor'  # (B, 5) USER_COLUMNS
-    column: object  # name of a statistic -> (B, C) of the candidates
+    column: 'Callable[[str], torch.Tensor]'  # name of a statistic -> (B, C) of the candidates
     theirs: 'torch.Tensor | None' = None  # (B, C, K) the table's rows of the candidates
     mine: 'torch.Tensor | None' = None  # (B, N, K) of the history
 
@@ -249,6 +250,7 @@ def export_template(
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
         program = torch.onnx.export(module, kwargs=inputs, dynamo=True, opset_version=20, dynamic_shapes=axes, output_names=['features'], verbose=False)
+    assert program is not None  # with dynamo there is always one
     model = program.model_proto
     found = {t.name for t in model.graph.initializer}
     missing = [t for t in (*TABLES, *(f'added_{name}' for name, (_, table) in module.extra.items() if table)) if t not in found]
