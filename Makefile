@@ -16,9 +16,10 @@ help: ## this list
 run: .venv/.exported ## [DATA=folder] [PROFILE=name] [SEED=n]: from raw files (or the synthetic twin) to bundle and reports
 	@exec $(BIN)/python dodo.py run
 
-test: .venv/.ready system ## notebooks exported and clean, the tiny profile end to end, each notebook's cells against the library, pytest with coverage
+test: .venv/.ready system ## notebooks exported and clean, types, the tiny profile end to end, each notebook's cells against the library, pytest with coverage
 	@$(BIN)/python dodo.py check
 	@$(BIN)/ruff check --quiet
+	@$(BIN)/mypy --no-error-summary
 	@rm -rf build/scratch && mkdir -p build/scratch  # what the notebooks draw for their own tests, shared by their processes
 	@DATA= PROFILE=tiny SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch MAKEFLAGS=-j2 $(BIN)/python dodo.py run
 	@DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_BUNDLE=$(CURDIR)/reports/runs/tiny-twin/bundle/current \
@@ -78,10 +79,11 @@ bench-gowalla: .venv/.exported ## DATA=folder with train.txt and test.txt: the l
 reports: .venv/.exported ## render the reports of the reference run (demo, twin) into reports/
 	@DATA= PROFILE=demo SEED= $(BIN)/python dodo.py publish
 
-prepare: .venv/.ready ## before a commit: export, clean, and check the grammar of the notebooks
+prepare: .venv/.ready ## before a commit: export, clean, and check the types and the grammar of the notebooks
 	@$(BIN)/nbdev_export
 	@$(BIN)/nbdev_clean
 	@$(BIN)/ruff check --quiet
+	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python -m pytest -q tests/test_notebooks.py -k 'not runs_against'
 
 clean: ## [DATA=..] [PROFILE=..]: remove that run

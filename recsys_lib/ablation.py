@@ -9,6 +9,7 @@ __all__ = ['FEATURE_GROUPS', 'Silent', 'Muted', 'mute', 'draw_buyers', 'precisio
 # %% ../nbs/62_ablation.ipynb #3d5068ec
 import shutil
 from dataclasses import dataclass
+from typing import Any, Callable
 
 import lightgbm
 import numpy as np
@@ -19,14 +20,14 @@ from .evaluation import Question, shuffle, two_stage
 from .features import FeatureGraph, open_feature_graph
 from .metrics import average_precision, paired_interval
 from .ranking import RankerSettings, is_bought, lightgbm_dataset, naming, newcomers_that_sell, training_parts
-from .retrieval import best_first
+from .retrieval import History, best_first
 from .sources import Snapshot, offered_articles, open_snapshot
 from .split import labels, open_plan
 
 # %% ../nbs/62_ablation.ipynb #abaf0660
 class Silent:
     "A source without an opinion."
-    def read(self, history): return len(history)
+    def read(self, history: History) -> int: return len(history)
     def propose(self, n: int, k: int): return np.full((n, k), -1, np.int32), np.full((n, k), -np.inf, np.float32)
     def score(self, n: int, ids: np.ndarray) -> np.ndarray: return np.zeros(ids.shape, np.float32)
 
@@ -65,7 +66,7 @@ def draw_buyers(
     return drawn
 
 def precision_of(
-    answer,  # model of the evaluation: question -> ids
+    answer: Callable[[Question], np.ndarray],  # model of the evaluation: question -> ids
     dataset: Dataset,
     snapshots: dict,  # asof -> Snapshot
     buyers: dict,  # of `draw_buyers`
@@ -107,7 +108,7 @@ def fit_ranker(
     params = settings.lightgbm(names, seed, without)
     if not meaningless: return lightgbm.train(params, data, settings.trees)
     label = np.array(data.construct().get_label()); params.pop('monotone_constraints')
-    data.set_label(permuted(label, np.diff(np.append(0, data.get_group().cumsum())), np.random.default_rng(seed)))
+    data.set_label(permuted(label, np.diff(np.append(0, np.asarray(data.get_group()).cumsum())), np.random.default_rng(seed)))
     booster = lightgbm.train(params, data, settings.trees); data.set_label(label)
     return booster
 
@@ -157,10 +158,10 @@ class Bench:
 
     def data(self, *silent: str) -> lightgbm.Dataset: return lightgbm_dataset(self.parts(*silent), self.names)
 
-    def fit(self, data: lightgbm.Dataset, without: list = (), **how) -> lightgbm.Booster:
+    def fit(self, data: lightgbm.Dataset, without: 'list | tuple' = (), **how: Any) -> lightgbm.Booster:
         return fit_ranker(data, self.names, self.settings, [*naming(self.names), *without], self.seed, **how)
 
-    def precision(self, booster, *silent: str) -> np.ndarray: return precision_of(two_stage(booster, self.graphs), self.dataset, self.snapshots(*silent), self.buyers)
+    def precision(self, booster: lightgbm.Booster, *silent: str) -> np.ndarray: return precision_of(two_stage(booster, self.graphs), self.dataset, self.snapshots(*silent), self.buyers)
 
     def loss(self, full: np.ndarray, less: np.ndarray) -> dict:
         "The columns of a table: MAP@12 without something, and what that costs with its paired interval: of everybody, and of those with a history."
@@ -181,5 +182,5 @@ class Sample:
 
     def precision(self, booster: lightgbm.Booster) -> np.ndarray:  # (customers,)
         "Average precision at 12."
-        ranked = lambda ids, x: best_first(ids, booster.predict(x.reshape(-1, x.shape[2])).reshape(ids.shape), 12)[0]
+        ranked = lambda ids, x: best_first(ids, np.asarray(booster.predict(x.reshape(-1, x.shape[2]))).reshape(ids.shape), 12)[0]
         return np.concatenate([average_precision(ranked(ids, x), items) for ids, x, items in self.parts])

@@ -6,18 +6,22 @@
 __all__ = ['same_candidates', 'score_difference', 'as_events']
 
 # %% ../nbs/75_acceptance.ipynb #a6c15542
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .bundle import Recommender, build_bundle
 from .core import Run, stage, to_date
 from .data import open_dataset
 from .evaluation import Question, two_stage
-from .features import open_feature_graph
+from .features import FeatureGraph, open_feature_graph
 from .metrics import average_precision
 from .ranking import open_ranker
 from .retrieval import History, run_graph
 from .sources import Snapshot, open_snapshot
 from .split import labels, open_plan
+
+if TYPE_CHECKING: import lightgbm
 
 # %% ../nbs/75_acceptance.ipynb #679c7ce4
 def same_candidates(
@@ -35,8 +39,8 @@ def same_candidates(
 
 # %% ../nbs/75_acceptance.ipynb #4ad6561c
 def score_difference(
-    booster,  # LightGBM
-    graph,  # FeatureGraph of the bundle's date
+    booster: 'lightgbm.Booster',
+    graph: FeatureGraph,  # of the bundle's date
     recommender: Recommender,
     history: History,  # (B,)
 ) -> float:  # largest absolute difference over all candidates
@@ -44,7 +48,7 @@ def score_difference(
     largest = 0.
     for h in (history[slice(i, i + 256)] for i in range(0, len(history), 256)):
         candidates = recommender.candidates(h); valid = candidates.ids >= 0; features = graph(candidates, h)
-        expected = booster.predict(features.reshape(-1, features.shape[2])).reshape(valid.shape)
+        expected = np.asarray(booster.predict(features.reshape(-1, features.shape[2]))).reshape(valid.shape)
         got = run_graph(recommender.session, ['score'], candidates, h)[0]
         largest = max(largest, float(np.abs(got - expected)[valid].max()))
     return largest

@@ -7,7 +7,7 @@ __all__ = ['confidence_matrix', 'als_loss', 'ALS', 'batches', 'eliminate', 'dens
            'fit_factors', 'learn_factors', 'open_factors']
 
 # %% ../nbs/40_als.ipynb #324fdb3e
-from typing import Iterator
+from typing import Any, Callable, Iterator
 
 import implicit
 import numpy as np
@@ -61,13 +61,13 @@ class ALS:
 
     def fit(self,
         C: csr_matrix,  # (users, items) confidences
-        callback=None,  # called with (iteration, X, Y) after each iteration
+        callback: 'Callable | None' = None,  # called with (iteration, X, Y) after each iteration
     ) -> 'ALS':
         "Learn `item_factors` (items, F) float32. The same matrix and seed give the same bytes, on any number of threads."
-        report = callback and (lambda i, *_: callback(i, model.user_factors, model.item_factors))
         with threadpool_limits(1, 'blas'):  # implicit runs its own threads; two layers of them fight
             model = implicit.als.AlternatingLeastSquares(factors=self.factors, regularization=self.regularization, alpha=1.,
                 iterations=self.iterations, random_state=self.seed, use_gpu=False)
+            report = callback and (lambda i, *_: callback(i, model.user_factors, model.item_factors))
             model.fit(C, show_progress=False, callback=report)
         self.item_factors = np.asarray(model.item_factors, np.float32)
         self.gram = self.item_factors.T.astype(np.float64) @ self.item_factors.astype(np.float64)
@@ -123,7 +123,7 @@ def dense_rows(
     budget: int,  # interactions gathered at a time
 ) -> torch.Tensor:  # (B, F) factors
     "The exact factors of rows, from F equations each."
-    A, b, step = P.repeat(len(item), 1, 1), 0, max(1, budget // len(item))
+    A, step = P.repeat(len(item), 1, 1), max(1, budget // len(item)); b: Any = 0
     for s in range(0, item.shape[1], step):
         part = item[:, s:s + step]; y = Y.index_select(0, part.reshape(-1)).view(*part.shape, -1)
         A.baddbmm_((y * w[:, s:s + step, None]).mT, y); b = b + c[:, None, s:s + step] @ y
@@ -164,7 +164,7 @@ def sweep(
         outside = (torch.arange(longest, device=device) >= count[r][:, None]) if ragged else None
         if ragged: at.clamp_(max=len(C.data) - 1)
         item, c = column[at], confidence[at]; w = c - 1
-        if ragged: c.masked_fill_(outside, 0); w.masked_fill_(outside, 0)
+        if outside is not None: c.masked_fill_(outside, 0); w.masked_fill_(outside, 0)
         X[r] = short_rows(Linv, V, item, c, w) if longest <= .75 * F else dense_rows(P, Y, item, c, w, max(1, budget // F))
 
 # %% ../nbs/40_als.ipynb #82808ab1
@@ -184,7 +184,7 @@ class TorchALS(ALS):
 
     def fit(self,
         C: csr_matrix,  # (users, items) confidences, above 0
-        callback=None,  # called with (iteration, X, Y) after each iteration
+        callback: 'Callable | None' = None,  # called with (iteration, X, Y) after each iteration
     ) -> 'TorchALS':
         "Learn `item_factors` (items, F) float32. The same matrix, seed and number of threads give the same bytes."
         C = csr_matrix(C, dtype=np.float32); C.sum_duplicates(); Ct = C.T.tocsr(); rng = np.random.default_rng(self.seed)
@@ -217,7 +217,7 @@ def learn_factors(
     run: Run,
     dataset: Dataset,
     asof: int,
-    **params,  # of `fit_factors`
+    **params: Any,  # of `fit_factors`
 ) -> bool:  # whether they had to be learned
     "Write als/<date>.npy, unless it is there and neither the parameters nor what was known at that date have changed since."
     path, made_of = run.path('als', f'{to_date(asof)}.npy'), dict(params, known=dataset.fingerprint(asof))

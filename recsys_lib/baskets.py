@@ -7,7 +7,7 @@ __all__ = ['FITS', 'TERMS', 'QUESTIONS', 'top_of', 'offered_to', 'Pairs', 'mean_
            'Outfit', 'BoughtTogether']
 
 # %% ../nbs/36_baskets.ipynb #df96a24e
-from typing import Mapping
+from typing import Mapping, Sequence
 
 import numpy as np
 
@@ -77,7 +77,7 @@ class CartTerms:
         self.place = np.full(self.n_items, -1, np.int32); self.place[self.pool] = np.arange(len(self.pool))
         self.its = np.ascontiguousarray(self.attributes[self.pool].T)  # (1 + FITS, P): what the pool is
 
-    def known(self, cart) -> np.ndarray:  # (c,) int64, ascending
+    def known(self, cart: 'np.ndarray | Sequence[int]') -> np.ndarray:  # (c,) int64, ascending
         "The articles of a cart that something is known of, each once."
         cart = np.unique(np.asarray(cart, np.int64)); return cart[(cart >= 0) & (cart < self.n_items)]
 
@@ -112,7 +112,8 @@ def random_complements(
     dim: int = 4,  # of the vectors
 ) -> dict:  # arrays of the shapes that `47_complements` learns
     "Arrays to try answers on."
-    rng = np.random.default_rng(seed); r = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    def r(*shape: int) -> np.ndarray: return rng.normal(size=shape).astype(np.float32)
     def some(n, m, of):  # distinct ones, ascending
         x = np.sort(rng.integers(0, of, (n, m)), 1); x[:, 1:][x[:, 1:] == x[:, :-1]] = -1; x[(np.arange(m) >= rng.integers(0, m + 1, n)[:, None]) | (x == np.arange(n)[:, None])] = -1
         return np.take_along_axis(x, np.argsort(x < 0, 1, kind='stable'), 1).astype(np.int32)
@@ -152,7 +153,7 @@ class Outfit:
     ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) item_idx and scores, best first, padded with -1 and -inf
         "What completes carts."
         rows = [top_of(self.pool, np.where(offered_to(b, self.pool, exclude, allowed), self.scores(self.terms.known(cart), question), np.float32(-np.inf)), k) for b, cart in enumerate(carts)]
-        return tuple(np.stack(x) for x in zip(*rows)) if rows else (np.zeros((0, k), np.int32), np.zeros((0, k), np.float32))
+        return (np.stack([ids for ids, _ in rows]), np.stack([scores for _, scores in rows])) if rows else (np.zeros((0, k), np.int32), np.zeros((0, k), np.float32))
 
 # %% ../nbs/36_baskets.ipynb #8151ee5d
 class BoughtTogether:
@@ -187,7 +188,7 @@ class BoughtTogether:
     ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) item_idx and scores, best first, padded with -1 and -inf
         "What is bought with articles."
         rows = [top_of(self.outfit.pool, np.where(offered_to(b, self.outfit.pool, exclude, allowed), self.scores(int(i)), np.float32(-np.inf)), k) for b, i in enumerate(items)]
-        return tuple(np.stack(x) for x in zip(*rows)) if rows else (np.zeros((0, k), np.int32), np.zeros((0, k), np.float32))
+        return (np.stack([ids for ids, _ in rows]), np.stack([scores for _, scores in rows])) if rows else (np.zeros((0, k), np.int32), np.zeros((0, k), np.float32))
 
     def evidence(self,
         items: list,  # B item_idx

@@ -10,6 +10,7 @@ import os, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -27,7 +28,9 @@ from .metrics import average_precision
 from .ranking import float32_thresholds, join_ranker, open_ranker, train_ranker, trees_to_onnx
 from .retrieval import best_first, run_graph
 from .sources import Snapshot, open_snapshot
-from .split import labels, open_plan
+from .split import Labels, labels, open_plan
+
+if TYPE_CHECKING: import lightgbm
 
 # %% ../nbs/72_batch.ipynb #2c918880
 def part_table(
@@ -67,16 +70,16 @@ def recommend_everybody(
     return out
 
 # %% ../nbs/72_batch.ipynb #9cd72f96
-def first_trees(booster, n: int):
+def first_trees(booster: 'lightgbm.Booster', n: int) -> 'lightgbm.Booster':
     "A ranker of the first n trees."
     return float32_thresholds(type(booster)(model_str=booster.model_to_string(num_iteration=n)))
 
 # %% ../nbs/72_batch.ipynb #937f3ebe
 def price_of_quality(
     snapshot: Snapshot,
-    graph,  # onnx.ModelProto: the features of the same date
-    booster,  # a ranker that has not seen the period
-    bought,  # Labels of the period
+    graph: onnx.ModelProto,  # the features of the same date
+    booster: 'lightgbm.Booster',  # a ranker that has not seen the period
+    bought: Labels,  # of the period
     candidates: list,  # numbers of candidates
     trees: list,  # numbers of trees
     customers: int,  # buyers asked, at most

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from hashlib import sha256 as sha256_of
 from pathlib import Path
+from typing import Any, Callable
 
 import faiss
 import numpy as np
@@ -234,6 +235,8 @@ def followed(
 # %% ../nbs/70_bundle.ipynb #5550a03b
 class Complements:
     "What a `Bundle` says of articles that go together."
+    folder: Path; manifest: dict; arrays: dict  # of the bundle
+
     @property
     def can_complement(self) -> bool: return 'outfit_weights.npy' in self.manifest['files']
 
@@ -269,7 +272,7 @@ class Complements:
             if not len(cart): raise InputError(f"carts[{b}]: expected at least one article, got none")
         return outfit.answer(carts, k, exclude, allowed)
 
-def check_asked(k: int, rows: int, exclude, allowed, n_items: int):
+def check_asked(k: int, rows: int, exclude: 'np.ndarray | None', allowed: 'np.ndarray | None', n_items: int):
     "Raises `InputError` for what cannot be asked."
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1: raise InputError(f"k = {k!r}: expected a whole number of at least 1")
     if exclude is not None and (np.ndim(exclude) != 2 or len(exclude) != rows): raise InputError(f"exclude of shape {np.shape(exclude)}: expected ({rows}, E)")
@@ -280,7 +283,7 @@ def check_asked(k: int, rows: int, exclude, allowed, n_items: int):
 NAME_COLUMNS = {a: f'{a}_name' for a in FILTERED}  # of articles.csv; where one is missing, the codes are the names
 
 def refine_arrays(
-    items,  # frame of all articles, by item_idx
+    items: Any,  # frame of all articles, by item_idx
     attributes: dict,  # our name of an attribute -> the column of its codes in articles.csv
     n_items: int,  # articles that may be recommended
     model: str,  # the ranker, as LightGBM's model file
@@ -297,6 +300,8 @@ def refine_arrays(
 # %% ../nbs/70_bundle.ipynb #0a83a9b1
 class Refined(Bundle):
     "A bundle's filters and reasons."
+    retriever: Retriever; session: Any  # of the `Recommender`; the session is ONNX Runtime's
+
     def has(self, file: str, what: str):
         "Raises `InputError` where an older bundle has no such file."
         if file not in self.arrays: raise InputError(f"{self.folder}: this bundle was written before there were {what}; write it anew (stage 70_bundle)")
@@ -313,11 +318,11 @@ class Refined(Bundle):
         "The trees, for explanations."
         return {name: np.asarray(self.has(f'trees_{name}', 'explanations')) for name in ('value', 'length', 'feature', 'low', 'high', 'share', 'base')}
 
-    def allowed(self, history: History, exclude=None, filters=None) -> 'np.ndarray | None':
+    def allowed(self, history: History, exclude: 'np.ndarray | None' = None, filters: 'Filters | None' = None) -> 'np.ndarray | None':
         "What may be recommended: see `allowed_articles`."
         return allowed_articles(lambda: self.catalogue, self.retriever.n_items, history, exclude, filters)
 
-    def candidates(self, history: History, exclude=None, filters=None): return self.retriever.candidates(history, allowed=self.allowed(history, exclude, filters))
+    def candidates(self, history: History, exclude: 'np.ndarray | None' = None, filters: 'Filters | None' = None) -> Candidates: return self.retriever.candidates(history, allowed=self.allowed(history, exclude, filters))
 
     def explain(self,
         history: History,  # B visitors
@@ -341,6 +346,8 @@ TOPS = ('popularity', 'newcomers')
 
 class Lists:
     "Lists that are the same for everybody."
+    arrays: dict; retriever: Retriever; customers: Callable; allowed: Callable  # of `Refined` and `Recommender`
+
     def top(self,
         source: str,  # one that needs no history: popularity (what sells), newcomers (what is new and expected to sell)
         k: int = 12,
@@ -354,7 +361,7 @@ class Lists:
         ids = order[good if allowed is None else good & allowed.reshape(-1)[order]][:k]; pad = (0, k - len(ids))
         return np.pad(ids, pad, constant_values=-1)[None], np.pad(self.retriever.sources[source].scores[0][ids], pad, constant_values=-np.inf)[None]
 
-    def department_top(self, department: int, k: int, allowed=None) -> 'tuple[np.ndarray, np.ndarray]':  # (k,) item_idx and scores
+    def department_top(self, department: int, k: int, allowed: 'np.ndarray | None' = None) -> 'tuple[np.ndarray, np.ndarray]':  # (k,) item_idx and scores
         "What sells in a department, or at all where nothing of it was sold; of what is allowed, filled up by what sells elsewhere."
         if allowed is not None:
             order = self.retriever.by_sales[allowed[self.retriever.by_sales]]; order = order[np.argsort(self.arrays['department'][order] != department, kind='stable')][:k]; pad = (0, k - len(order))
@@ -369,6 +376,8 @@ class Lists:
 # %% ../nbs/70_bundle.ipynb #559a5766
 class Scores:
     "What the ranker says of given articles."
+    settings: RetrievalSettings; retriever: Retriever; session: Any  # of the `Recommender`
+
     def predict(self,
         history: History,  # B visitors
         items: np.ndarray,  # (B, K) item_idx, K at most the bundle's number of candidates; -1 pads
@@ -396,7 +405,7 @@ class Recommender(Complements, Lists, Scores, Refined):
         verify: bool = True,  # check all files against the manifest
     ):
         super().__init__(folder, verify)
-        faiss.omp_set_num_threads(threads or os.cpu_count())
+        faiss.omp_set_num_threads(threads or os.cpu_count() or 1)
         self.retriever = Retriever(self.arrays, self.settings)
         options = onnxruntime.SessionOptions(); options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(self.folder / 'ranker.onnx'), options, providers=['CPUExecutionProvider'])
@@ -439,7 +448,7 @@ class Recommender(Complements, Lists, Scores, Refined):
         return ids, scores
 
     def similar_items(self,
-        items: list,  # item_idx
+        items: 'list | np.ndarray',  # item_idx
         k: int = 12,
         by: str = 'both',  # 'look', 'behaviour' or 'both'
         allowed: 'np.ndarray | None' = None,  # (items,) bool: what may be listed; lists are filled up among it
@@ -471,7 +480,7 @@ def build_bundle(
     run: Run,
     asof: int,  # date of the snapshot that answers
     folder: 'str | Path',  # of all versions
-    **facts,  # more for the manifest
+    **facts: Any,  # more for the manifest
 ) -> Path:  # folder/<version>
     "The bundle of a run as of a date: its snapshot, the ranker, and search and complements where the run has them."
     import onnx

@@ -21,11 +21,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
@@ -35,15 +37,16 @@ from .data import Dataset, open_dataset
 from .towers import Tokenizer, Towers, clip_tokenizer, normalise, pixels, preprocess, read_merges, seal_towers, to_rgb
 
 # %% ../nbs/30_clip.ipynb #4bd05a67
+_declared: list = []  # a declaration lives as long as its object
+
 @lru_cache(1)
 def open_clip_library():
     "The open_clip package, imported; see above for what is declared where torchvision does not fit torch."
     try: import torchvision
     except RuntimeError as e:
         if 'torchvision::' not in str(e): raise
-        global _operators  # the declaration lives as long as the object
-        _operators = torch.library.Library('torchvision', 'FRAGMENT')
-        for name in ('nms', 'qnms'): _operators.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+        operators = torch.library.Library('torchvision', 'FRAGMENT'); _declared.append(operators)
+        for name in ('nms', 'qnms'): operators.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
     import open_clip
     return open_clip
 
@@ -59,9 +62,11 @@ LOOKS = dict(mean=[.75] * 3, std=[.3] * 3, interpolation='bicubic', resize_mode=
 # %% ../nbs/30_clip.ipynb #d6e722bd
 class ImageTower(nn.Module):
     "Images to vectors of length one."
+    net: Any  # a model of open_clip: an nn.Module with parts of its own
+
     def __init__(self, net: nn.Module): super().__init__(); self.net = net
 
-    def forward(self, pixels): return F.normalize(self.net.encode_image(pixels).float(), dim=-1)
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor: return F.normalize(self.net.encode_image(pixels).float(), dim=-1)
 
 # %% ../nbs/30_clip.ipynb #2ed6dd30
 def attend_once(
@@ -82,6 +87,8 @@ def attend_once(
 class TextTower(nn.Module):
     """Ids to vectors of length one. Where a text tower is causal and answers at the end mark, it takes a matrix that is only as wide as the longest text, and
     the last block is computed at the end mark alone. The result is open_clip's, for a fraction of the work."""
+    net: Any  # see `ImageTower`
+
     def __init__(self, net: nn.Module):
         super().__init__(); self.net = net
         text, parts = getattr(net, 'text', None), open_clip_library().transformer
@@ -89,7 +96,7 @@ class TextTower(nn.Module):
             and not text.use_pad_mask and isinstance(text.text_projection, nn.Parameter) and text.transformer.batch_first \
             and type(text.transformer.resblocks[-1]) is parts.ResidualAttentionBlock and isinstance(text.transformer.resblocks[-1].attn, nn.MultiheadAttention)
 
-    def forward(self, ids):
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
         if not self.trims: return F.normalize(self.net.encode_text(ids).float(), dim=-1)
         text, (m, n), end = self.net.text, ids.shape, ids.argmax(-1)
         x, at_end = text.token_embedding(ids) + text.positional_embedding[:n], (torch.arange(m, device=ids.device), end)
@@ -104,14 +111,14 @@ class TextTower(nn.Module):
 @dataclass
 class Clip:
     "A CLIP model, its tokenizer and how it wants its images."
-    net: nn.Module
+    net: Any  # see `ImageTower`
     tokenizer: Tokenizer
     preprocess: dict  # arguments of `towers.preprocess`
     config: dict  # open_clip's model_cfg
     name: str
 
     @property
-    def device(self): return next(self.net.parameters()).device
+    def device(self) -> torch.device: return next(self.net.parameters()).device
 
     @property
     def trim(self) -> bool: return TextTower(self.net).trims
@@ -155,7 +162,7 @@ def open_model(
     pretrained: str = '',  # open_clip's tag of the weights, or a file, for a name of its list
     device: str = 'cpu',
     seed: int = 0,  # of the first weights, if there are none to load
-    **change,  # more arguments of open_clip's model, as init_logit_bias
+    **change: Any,  # more arguments of open_clip's model, as init_logit_bias
 ) -> Clip:
     "A model by name. Raises `InputError` if there is none of this name, or it cannot be had."
     open_clip = open_clip_library(); known, looks = clip_config(name); torch.manual_seed(seed)
@@ -176,12 +183,13 @@ def open_model(
 
 # %% ../nbs/30_clip.ipynb #c82c6e85
 def light_tokenizer(
-    tokenizer,  # open_clip's
+    tokenizer: Any,  # open_clip's
 ) -> Tokenizer:
     "The torch-free equal of a tokenizer. Raises `InputError` for one that it cannot reproduce."
     open_clip = open_clip_library()
     from open_clip.tokenizer import _clean_canonicalize, _clean_lower, _clean_whitespace, default_bpe
     clean = {_clean_lower: 'lower', _clean_whitespace: 'whitespace', _clean_canonicalize: 'canonicalize'}.get(tokenizer.clean_fn)
+    if clean is None: raise InputError('tokenizer: its way of cleaning texts cannot be reproduced without torch')
     from tempfile import TemporaryDirectory
     with TemporaryDirectory() as tmp:
         path = Path(tmp) / 'tokenizer.json'
@@ -218,7 +226,7 @@ def article_fields(
 
 # %% ../nbs/30_clip.ipynb #c5c32bb4
 def compose(
-    fields,  # of one article, in the order of `TEXT_FIELDS`
+    fields: Sequence[str],  # of one article, in the order of `TEXT_FIELDS`
 ) -> str:
     "One text of several fields."
     return '. '.join(f.strip().rstrip('.') for f in fields if f.strip())
@@ -227,7 +235,7 @@ def compose(
 SHORT = (3, 2, 1)  # pattern, colour, type: what people type into a search box
 
 def vary(
-    fields,  # of one article
+    fields: Sequence[str],  # of one article
     rng: np.random.Generator,
     description_share: float = .1,  # of texts that are the description alone
     short_share: float = .15,  # of texts that name a few properties, as 'striped blue dress'
@@ -254,7 +262,7 @@ def image_paths(
 
 # %% ../nbs/30_clip.ipynb #60e58da7
 def decode(
-    path: 'Path | None | bytes',
+    path: 'Path | None',
     how: dict,  # arguments of `pixels`
 ) -> tuple:  # (pixels or None, why not or '')
     "One image in the size of the model."
@@ -276,11 +284,11 @@ def pixel_cache(
     if not done.exists():
         size = (how['size'],) * 2 if isinstance(how['size'], int) else tuple(how['size'])
         partial = folder / f'.{done.name}'; shutil.rmtree(partial, ignore_errors=True); partial.mkdir(parents=True)
-        out, items = np.lib.format.open_memmap(partial / 'pixels.npy', 'w+', np.uint8, (max(1, len(facts)), *size, 3)), []
+        out = np.lib.format.open_memmap(partial / 'pixels.npy', 'w+', np.uint8, (max(1, len(facts)), *size, 3)); good: list = []
         with ThreadPoolExecutor(workers) as pool:
             for (i, *_), (image, _) in zip(facts, tqdm(pool.map(lambda f: decode(Path(f[1]), how), facts), total=len(facts), desc='decode', delay=5)):
-                if image is not None: out[len(items)] = image; items.append(i)
-        out.flush(); np.save(partial / 'items.npy', np.array(items, np.int32))
+                if image is not None: out[len(good)] = image; good.append(i)
+        out.flush(); np.save(partial / 'items.npy', np.array(good, np.int32))
         for old in folder.glob('pixels-*'): shutil.rmtree(old)
         partial.rename(done)
     items = np.load(done / 'items.npy')
@@ -314,7 +322,7 @@ def augment(
     theta = np.zeros((n, 2, 3), np.float32); size = 1 + u(scale)
     theta[:, 0, 0], theta[:, 1, 1] = size * rng.choice([-1, 1], n), size * (1 + u(stretch))
     theta[:, 0, 2], theta[:, 1, 2] = u(2 * shift), u(2 * shift)
-    grid = F.affine_grid(torch.from_numpy(theta).to(x.device), x.shape, align_corners=False)
+    grid = F.affine_grid(torch.from_numpy(theta).to(x.device), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode='border', align_corners=False).contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/30_clip.ipynb #f2236909
@@ -333,7 +341,7 @@ def contrastive_loss(
 
 # %% ../nbs/30_clip.ipynb #47de72dc
 def same_text(
-    texts: list,
+    texts: Sequence[str],
 ) -> torch.Tensor:  # (n, n) bool
     "Which texts are identical."
     number = {t: i for i, t in enumerate(dict.fromkeys(texts))}
@@ -341,7 +349,7 @@ def same_text(
     return of[:, None] == of[None]
 
 def true_text(
-    said: list,  # n tuples: the fields that a short text names; () for a text that is only its own article's
+    said: Sequence[tuple],  # n of them: the fields that a short text names; () for a text that is only its own article's
     fields: np.ndarray,  # (n, fields)
 ) -> torch.Tensor:  # (n, n) bool: short text i is true of article j
     "Of which articles a short text is true: of all that have these properties."
@@ -424,11 +432,11 @@ def batch_of(
 class FewWords(nn.Module):
     "An embedding of the ids that occur, in place of the full one."
     def __init__(self, full: nn.Embedding, ids: np.ndarray):
-        super().__init__(); ids = torch.from_numpy(ids).to(full.weight.device)
-        self.full, self.ids, self.weight = [full], ids, nn.Parameter(full.weight.detach()[ids].clone())  # in a list: not a part of this module
-        self.place = torch.full((full.num_embeddings,), -1, device=ids.device); self.place[ids] = torch.arange(len(ids), device=ids.device)
+        super().__init__(); known = torch.from_numpy(ids).to(full.weight.device)
+        self.full, self.ids, self.weight = [full], known, nn.Parameter(full.weight.detach()[known].clone())  # in a list: not a part of this module
+        self.place = torch.full((full.num_embeddings,), -1, device=known.device); self.place[known] = torch.arange(len(known), device=known.device)
 
-    def forward(self, ids):
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
         place = self.place[ids]; x = F.embedding(place.clamp(0), self.weight); new = place < 0
         return torch.where(new[..., None], F.embedding(ids, self.full[0].weight.detach()), x) if new.any() else x  # what was not announced is read, and learns nothing
 
@@ -454,7 +462,7 @@ def few_words(
 # %% ../nbs/30_clip.ipynb #78ee4c27
 def moving_average(
     limit: float,  # share of the past that is kept, at most
-):  # what torch's `AveragedModel` calls to take in a step's weights
+) -> Callable:  # what torch's `AveragedModel` calls to take in a step's weights
     "A moving average with a short memory at first."
     def update(average: list, weights: list, n: torch.Tensor):
         if not average[0].is_floating_point(): return [a.copy_(w) for a, w in zip(average, weights)]  # counters
@@ -464,6 +472,9 @@ def moving_average(
 # %% ../nbs/30_clip.ipynb #9bf7f761
 class Trainer:
     "A training in progress: model, the average of its weights, optimiser, step and learning curve."
+    curve: list  # of `curve_point`
+    best: 'tuple[float, dict | None]'  # quality and weights
+
     def __init__(self, model: Clip, images: np.ndarray, fields: np.ndarray, how: Training):
         self.model, self.images, self.fields, self.how, self.step, self.curve, self.best = model, images, fields, how, 0, [], (-1., None)
         self.average = AveragedModel(model.net, multi_avg_fn=moving_average(how.average), use_buffers=True)
@@ -508,14 +519,14 @@ class Trainer:
         self.step, self.curve, self.best = state['step'], state['curve'], state['best']
 
 # %% ../nbs/30_clip.ipynb #e76beec9
-def save_atomically(value, path: Path):
+def save_atomically(value: Any, path: Path):
     "`torch.save`, whole or not at all."
     partial = path.with_name(f'.{path.name}'); path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(value, partial); partial.replace(path)
 
 # %% ../nbs/30_clip.ipynb #ca7f33da
 def identity(
-    *parts,  # arrays, dicts, texts
+    *parts: Any,  # arrays, dicts, texts
 ) -> str:  # hexadecimal
     "A digest of what a result depends on."
     digest = hashlib.sha256()
@@ -550,7 +561,7 @@ def train_on(
     if checkpoint and checkpoint.exists():
         state = torch.load(checkpoint, map_location=model.device, weights_only=True)
         if state['made_of'] == made_of: trainer.restore(state)
-    losses, bar = [], tqdm(total=how.steps, initial=trainer.step, desc='train', delay=5)
+    losses: list = []; bar = tqdm(total=how.steps, initial=trainer.step, desc='train', delay=5)
     def keep():
         if checkpoint: save_atomically({**trainer.state(), 'made_of': made_of, 'losses': losses}, checkpoint)
     if trainer.step: losses = state['losses']
@@ -606,6 +617,7 @@ def export_tower(
     quiet = logging.getLogger('onnxscript'); level = quiet.level; quiet.setLevel(logging.ERROR)
     try:
         program = torch.onnx.export(tower.eval().cpu(), (example,), dynamo=True, opset_version=20, dynamic_shapes=(free,), input_names=[name], output_names=['vector'], verbose=False)
+        assert program is not None  # with dynamo there is always one
         program.save(str(path))
     finally: quiet.setLevel(level)
 
@@ -665,7 +677,7 @@ def export_towers(
     shutil.rmtree(folder, ignore_errors=True); partial.rename(folder)
 
 # %% ../nbs/30_clip.ipynb #6fa97a86
-def ahead(function, items):
+def ahead(function: Callable, items: Iterable) -> Iterator:
     "`map` that is one item ahead, in a thread: the next shard is decoded while this one is computed."
     with ThreadPoolExecutor(1) as pool:
         waiting = None
@@ -680,7 +692,7 @@ def read_shards(
     folder: Path,
 ) -> dict:  # key -> (vector (d,) float32, why there is none, or '')
     "All that was embedded before."
-    out = {}
+    out: dict = {}
     for path in sorted(folder.glob('*.npz')):
         with np.load(path, allow_pickle=False) as shard: out |= dict(zip(shard['keys'].tolist(), zip(shard['vectors'], shard['reasons'].tolist())))
     return out
@@ -688,15 +700,15 @@ def read_shards(
 # %% ../nbs/30_clip.ipynb #328567e1
 def embed(
     keys: list,  # of str: the digest of each thing; None for one that is not there
-    load,  # list of positions -> (things, reasons): None and a reason for one that cannot be read
-    encode,  # list of things -> (n, d) float32
+    load: Callable[[list], tuple],  # list of positions -> (things, reasons): None and a reason for one that cannot be read
+    encode: Callable[[list], np.ndarray],  # list of things -> (n, d) float32
     folder: Path,  # of the shards, one for each model and kind
     dim: int,
     shard: int = 1024,  # things
     desc: str = 'embed',
 ) -> dict:  # key -> (vector, reason)
     "Vectors of things by key; only what is not in the shards is computed."
-    folder.mkdir(parents=True, exist_ok=True); done, first = read_shards(folder), {}
+    folder.mkdir(parents=True, exist_ok=True); done = read_shards(folder); first: dict = {}
     for i, key in enumerate(keys):
         if key is not None and key not in done: first.setdefault(key, i)
     rows = list(first.values()); parts = [rows[i:i + shard] for i in range(0, len(rows), shard)]
@@ -835,7 +847,7 @@ def open_towers(run: Run, threads: int = 1, quantised: bool = False) -> Towers:
 def zero_shot(
     image: np.ndarray,  # (n, d), rows of length one
     labels: np.ndarray,  # (n,) str
-    encode,  # list of texts -> (c, d)
+    encode: Callable[[list], np.ndarray],  # list of texts -> (c, d)
 ) -> float:  # share of articles whose own class is nearest
     "Accuracy among the classes that occur."
     classes = np.unique(labels)
@@ -877,7 +889,7 @@ def near_duplicates(
     found, lowest = [], -1.
     for start in range(0, len(image), block):
         scores = image[start:start + block] @ image[start:].T
-        scores[np.tri(*scores.shape, dtype=bool) | (product[start:start + block, None] == product[None, start:])] = -1
+        scores[np.tri(*scores.shape, dtype=np.bool_) | (product[start:start + block, None] == product[None, start:])] = -1
         a, b = np.nonzero(scores > lowest) if lowest > -1 else np.divmod(np.argsort(-scores, axis=None)[:most], scores.shape[1])
         found += [(float(s), int(x), int(y)) for s, x, y in zip(scores[a, b], a + start, b + start) if s > -1]
         found = sorted(found, reverse=True)[:most]
@@ -888,9 +900,8 @@ def near_duplicates(
 def gallery(
     rows: list,  # of lists of images (PIL, paths or pixels); None leaves a gap
     side: int = 48,  # pixels
-):  # a PIL image
+) -> Image.Image:
     "Images in rows, on white."
-    from PIL import Image
     sheet = Image.new('RGB', (side * max(map(len, rows), default=1), side * max(1, len(rows))), 'white')
     for y, row in enumerate(rows):
         for x, image in enumerate(row):

@@ -8,6 +8,7 @@ __all__ = ['CONTENT_SOURCES', 'cold_snapshot', 'cold_graph', 'only', 'content_fe
 
 # %% ../nbs/65_cold.ipynb #7bad4321
 from dataclasses import replace
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 import onnx
@@ -16,14 +17,16 @@ import pandas as pd
 from .als import open_factors
 from .clip import open_embeddings
 from .core import Run, stage, to_date
-from .data import ITEM_ATTRIBUTES, open_dataset
+from .data import ITEM_ATTRIBUTES, Dataset, open_dataset
 from .evaluation import Question, popular, source, two_stage
 from .features import FeatureGraph, bind, open_feature_graph, save_graph, snapshot_tables
 from .metrics import average_precision, bootstrap_interval, recall
 from .ranking import RankerSettings, open_ranker, train_ranker
 from .retrieval import union
 from .sources import Snapshot, draw_hidden, fit_snapshot, of_others, offered_articles, open_snapshot
-from .split import Labels, labels, open_plan
+from .split import Labels, Period, labels, open_plan
+
+if TYPE_CHECKING: import lightgbm
 
 # %% ../nbs/65_cold.ipynb #47b30f8c
 def cold_snapshot(
@@ -89,7 +92,7 @@ def everybody(order: np.ndarray):
 
 # %% ../nbs/65_cold.ipynb #4d4a6696
 def settings_of(
-    booster,  # LightGBM ranker
+    booster: 'lightgbm.Booster',
 ) -> RankerSettings:
     "What a ranker was trained with. It may have become as many trees as it was allowed, so that many are allowed again, and more."
     p = booster.params
@@ -97,9 +100,9 @@ def settings_of(
 
 # %% ../nbs/65_cold.ipynb #801e48df
 def without_sources(
-    answer,  # of the evaluation
+    answer: Callable[[Question], np.ndarray],  # of the evaluation
     names: tuple = CONTENT_SOURCES,
-):
+) -> Callable:
     "The same model, with these sources proposing nothing. They keep their place among the scores, for the ranker's sake."
     def ask(q: Question) -> np.ndarray:
         s = q.snapshot.settings; quota = {n: 0 if n in names else k for n, k in s.retrieval.quota.items()}
@@ -108,10 +111,10 @@ def without_sources(
 
 # %% ../nbs/65_cold.ipynb #f2a23717
 def compare_cold(
-    dataset,
+    dataset: Dataset,
     snapshot: Snapshot,  # of `cold_snapshot`
     hidden: np.ndarray,  # its articles without a past
-    period,
+    period: Period,
     models: dict,  # name -> answer(question) -> ids
     k: int = 100,
 ) -> 'tuple[list, dict]':  # rows of a table; name -> (buyers of hidden articles, k) ids

@@ -11,6 +11,7 @@ __all__ = ['PLAIN', 'ComplementSettings', 'Baskets', 'baskets', 'hide_one', 'pai
 # %% ../nbs/47_complements.ipynb #52681a60
 from copy import copy
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ from .clip import open_embeddings
 from .core import Run, read_json, stage, to_date, write_json
 from .data import ITEM_ATTRIBUTES, Dataset, columns, open_dataset
 from .metrics import bootstrap_interval
-from .sources import basket_pairs, daily_sales, nearest, open_snapshot, popularity, top_in_groups
-from .split import labels, open_plan
+from .sources import Snapshot, basket_pairs, daily_sales, nearest, open_snapshot, popularity, top_in_groups
+from .split import Labels, labels, open_plan
 
 # %% ../nbs/47_complements.ipynb #2ab94c3c
 @dataclass(frozen=True)
@@ -146,6 +147,9 @@ def feature_numbers(
 # %% ../nbs/47_complements.ipynb #666daaaf
 class Companions(nn.Module):
     "Vectors of articles in a cart, of articles added to one, and their level."
+    sums: Any  # a ModuleDict of nn.EmbeddingBag
+    style: Any  # a ModuleDict of nn.Linear
+
     def __init__(self, features: np.ndarray, content: np.ndarray, dim: int):
         super().__init__()
         n = int(features.max(initial=-1)) + 1; self.features, self.content = torch.from_numpy(features), torch.from_numpy(np.array(content, np.float32))
@@ -317,7 +321,7 @@ def ask_outfits(
     seed: int = 42,
 ) -> 'tuple[dict, np.ndarray]':  # model -> (n,) places; (n,) which carts were asked: those whose hidden article is an answer to the question
     "Where each model puts the hidden articles. 'as served' is barred from the product types of the cart too, and from what is of one it cannot be right."
-    places, asked, rng = {}, [], np.random.default_rng(seed)
+    places: dict = {}; asked, rng = [], np.random.default_rng(seed)
     for c, (cart, right) in enumerate(tqdm(list(zip(carts, hidden)), desc='carts', delay=5)):
         cart, at = np.unique(cart), outfit.terms.place[right]
         if at < 0 or not outfit.open(cart, question)[at]: continue
@@ -335,7 +339,7 @@ def ask_together(
     seed: int = 42,
 ) -> dict:  # model -> (n,) places
     "Where each model puts the other article."
-    outfit, places, rng = together.outfit, {}, np.random.default_rng(seed); only = copy(together); only.fill = False
+    places: dict = {}; outfit, rng = together.outfit, np.random.default_rng(seed); only = copy(together); only.fill = False
     for i, right in zip(tqdm(items, desc='pairs', delay=5), hidden):
         cart = np.array([i]); at = outfit.terms.place[right]; models = outfit_models(outfit, vectors, cart, 'together', rng); support = together.seen(i)[0]; sells = outfit.terms.popularity
         models = {'as served, evident pairs and what is expected': together.scores(i), 'evident pairs alone': only.scores(i), 'what is expected alone': models.pop('learned combination'),
@@ -346,8 +350,8 @@ def ask_together(
 
 # %% ../nbs/47_complements.ipynb #ba2ac231
 def ask_similar(
-    snapshot,  # of `45_sources`
-    bought,  # `Labels` of the period after it
+    snapshot: Snapshot,
+    bought: Labels,  # of the period after it
     seed: int = 42,
 ) -> 'tuple[dict, np.ndarray]':  # model -> (n,) place of the first one that was bought; (n,) customers
     "Where each model puts what is bought next. Only customers who bought before, and what is not the same article again."

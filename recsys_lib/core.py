@@ -14,6 +14,7 @@ from datetime import date, timedelta
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any, Iterator
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def sha256(
 # %% ../nbs/00_core.ipynb #5ab6b2b0
 def write_json(
     path: 'str | Path',  # where to; parent folders are made
-    value,  # what json can hold, and numpy scalars
+    value: Any,  # what json can hold, and numpy scalars
 ):
     "Write JSON so that a reader never sees half of it: to a temporary name first, then renamed."
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,15 +91,17 @@ def scratch_folder() -> str:
     return folder
 
 # %% ../nbs/00_core.ipynb #4b67bd72
-@dataclass
+@dataclass(init=False)
 class Run:
     "The folder of one run. `Run('')` is the scratch run of this process."
-    folder: 'str | Path' = ''  # where the stages write; '' for a scratch run
+    folder: Path  # where the stages write, absolute
     scratch: bool = field(init=False)  # True if nothing stays
 
-    def __post_init__(self):
-        self.scratch = not self.folder
-        self.folder = Path(self.folder or scratch_folder()).absolute()
+    def __init__(self,
+        folder: 'str | Path' = '',  # '' for a scratch run
+    ):
+        self.scratch = not folder
+        self.folder = Path(folder or scratch_folder()).absolute()
 
     def aside(self, name: str, linked: tuple = ('data', 'twin', 'split.json', 'clip', 'als')) -> 'Run':
         "A scratch run over what this one has already, in its folder `trials/<name>`, emptied: what is linked is shared, all else is made anew, small, when it is opened."
@@ -131,7 +134,7 @@ class Record:
     seconds: float = 0.  # wall time
     peak_mb: float = 0.  # peak resident memory of the process, MiB
 
-    def metric(self, **named):
+    def metric(self, **named: Any):
         "Note figures by name."
         self.metrics.update({k: v.item() if hasattr(v, 'item') else v for k, v in named.items()})
 
@@ -161,7 +164,7 @@ def track(
         import wandb
         settings = wandb.Settings(silent=True, console='off')
         with wandb.init(project='lookbook', group=run.folder.name, name=record.stage, dir=run.folder,
-                        mode=mode, config=record.params, settings=settings) as w:
+                        mode=mode, config=record.params, settings=settings) as w:  # type: ignore[arg-type]  # W&B itself says which modes there are
             w.log({**record.metrics, 'seconds': record.seconds, 'peak_mb': record.peak_mb})
     except Exception as e: print(f"tracking: not sent to W&B ({type(e).__name__}: {e})")
 
@@ -170,8 +173,8 @@ def track(
 def stage(
     name: str,  # the notebook's name, '40_als'
     run: Run,  # where the record goes: records/<name>.json
-    **params,  # what the stage was called with
-):  # yields a `Record`
+    **params: Any,  # what the stage was called with
+) -> Iterator[Record]:
     "Time a stage and record its memory, metrics and outputs; prints one line at the end."
     record, start = Record(name, params), time.perf_counter()
     yield record

@@ -22,6 +22,7 @@ from datetime import date, datetime
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import IO, Any, Callable, Iterator
 
 import duckdb
 import ibis
@@ -37,12 +38,12 @@ from .core import InputError, Run, read_json, sha256, stage, to_date, to_day, wr
 from .twin import draw_twin
 
 # %% ../nbs/10_data.ipynb #df00a225
-def as_number(d): return d.table[d.key].try_cast('float64')
-def as_date(d): return d.table[d.key].try_cast('date')
+def as_number(d: pandera.IbisData): return d.table[d.key].try_cast('float64')
+def as_date(d: pandera.IbisData): return d.table[d.key].try_cast('date')
 
-def plain(d): return ~(d.table[d.key].contains(',') | d.table[d.key].contains('_'))  # DuckDB would read 0,05 as 5
+def plain(d: pandera.IbisData): return ~(d.table[d.key].contains(',') | d.table[d.key].contains('_'))  # DuckDB would read 0,05 as 5
 
-def in_order(d): return d.table[d.key].like('____-__-__%')  # or 2020-09-1, the rest cut off, were the first of September
+def in_order(d: pandera.IbisData): return d.table[d.key].like('____-__-__%')  # or 2020-09-1, the rest cut off, were the first of September
 
 NUMBER = Check(lambda d: plain(d) & (as_number(d).abs() < 1e12).fill_null(False), error='is not a number')  # nor are nan and inf
 POSITIVE = Check(lambda d: as_number(d) >= 0, error='is negative')
@@ -50,8 +51,8 @@ DATE = Check(lambda d: as_date(d).notnull() & in_order(d), error='is not a date 
 SINCE_1970 = Check(lambda d: as_date(d) >= ibis.date('1970-01-01'), error='is before 1970')
 PAST = Check(lambda d: as_date(d) <= ibis.date(date.today()), error='is in the future')
 
-def optional(*checks): return pandera.Column(str, list(checks), nullable=True, required=False)
-def required(*checks, unique=False): return pandera.Column(str, list(checks), unique=unique)
+def optional(*checks: Check) -> pandera.Column: return pandera.Column(str, list(checks), nullable=True, required=False)
+def required(*checks: Check, unique: bool = False) -> pandera.Column: return pandera.Column(str, list(checks), unique=unique)
 
 # %% ../nbs/10_data.ipynb #52e9c0fa
 # What the models compare items by: our name, and the column of articles.csv
@@ -165,7 +166,7 @@ def reading(path: Path):
 def open_text(
     path: Path,  # .csv or .csv.gz
     layout: Layout,
-):  # a text file, its line ends untouched; what is not in the encoding becomes surrogates
+) -> IO[str]:  # its line ends untouched; what is not in the encoding becomes surrogates
     "Open a CSV for Python's own reader. A byte order mark is skipped."
     opened = gzip.open if path.name.endswith('.gz') else open
     return opened(path, 'rt', encoding='utf-8-sig' if layout.encoding == 'utf-8' else layout.encoding, errors='surrogateescape', newline='')
@@ -204,12 +205,12 @@ TORN = 'a quote is out of place, or never closed'
 HEADER = 'is the header again'
 
 def csv_records(
-    lines,  # an iterator of raw lines, with their ends
+    lines: Iterator[str],  # raw ones, with their ends
     delimiter: str = ',',
     key: 'int | None' = None,  # number of the column with the id, to recognise a row by
-):  # yields (number of the first line from 0, its text, fields or None, what is wrong or None)
+) -> Iterator[tuple]:  # (number of the first line from 0, its text, fields or None, what is wrong or None)
     "The records of a CSV. Blank lines are left out."
-    lines, again, number, taken, width = iter(lines), deque(), 0, [], None
+    again: deque = deque(); lines, number, taken, width = iter(lines), 0, [], 0
     shape = lambda text: re.sub('[a-z]', 'a', re.sub('[0-9]', '0', text.strip(' "').lower()))
     def is_row(line, fields): return line.count(delimiter) >= width - 1 and shape(line.split(delimiter)[key]) == shape(fields[key])
     def feed():
@@ -262,7 +263,7 @@ def line_ends(
 ) -> str:  # as DuckDB is told it: r'\r\n' if no CR stands alone, r'\n' if CR and LF may each end a line (`line` then counts them both)
     "Look through a file. Raises `InputError` for a line that is too long, and whatever Python says of a damaged file."
     wide = layout.encoding == 'utf-16'
-    cr, lf = ('\r', '\n') if wide else (b'\r', b'\n')
+    crlf: Any = '\r\n' if wide else b'\r\n'; cr, lf = crlf[:1], crlf[1:]
     opened = gzip.open if path.name.endswith('.gz') else open
     with opened(path, 'rb') as f:
         if wide and f.read(2) == b'\xfe\xff': raise InputError(f"{path}: this UTF-16 has its high bytes first; expected the low ones first, as Windows writes them")
@@ -275,7 +276,7 @@ def line_ends(
                 f.seek(0); n_lf = sum(f.read(1 << 20).count(lf) for _ in range(n))
                 raise InputError(f"{path}: line {n_cr + n_lf - n_crlf + 1:,} is longer than {LONGEST:,} bytes; is it a CSV file?")
             if ends: since = len(block) - 1 - max(block.rfind(cr), block.rfind(lf))
-            if last or cr in block: n_cr += block.count(cr); n_crlf += (last + block).count(cr + lf)
+            if last or cr in block: n_cr += block.count(cr); n_crlf += (last + block).count(crlf)
             last = cr if block[-1:] == cr else cr[:0]
     return r'\r\n' if n_cr and n_cr == n_crlf else r'\n'
 
@@ -287,7 +288,7 @@ def regexp_full_match(text: str, pattern: str) -> bool: ...
 @ibis.udf.scalar.builtin
 def trim(text: str, characters: str) -> str: ...
 @ibis.udf.scalar.builtin
-def try_strptime(text: str, format: str) -> ibis.dtype('timestamp'): ...
+def try_strptime(text: str, format: str) -> datetime: ...
 
 NO_DELIMITER = '\x1f\x1e\x1d\x1c'  # four control characters that no line holds
 
@@ -297,7 +298,7 @@ def read_lines(
     path: Path,  # .csv or .csv.gz
     names: list,  # of `header`
     layout: Layout = HM,
-) -> 'tuple[ibis.Table, callable]':  # line, content, malformed and the columns as text; after a first query, gives line, content, malformed of what DuckDB could not read
+) -> 'tuple[ibis.Table, Callable[[], pd.DataFrame]]':  # line, content, malformed and the columns as text; after a first query, gives line, content, malformed of what DuckDB could not read
     "The lines of a CSV file. `line` counts the lines that could be read, from 2; it costs a third of the speed, where it is asked for."
     bad = ibis.util.gen_name('unread')
     lines = con.read_csv(path, columns={'content': 'VARCHAR'}, delim=NO_DELIMITER, quote='', escape='', header=False, skip=1,
@@ -338,7 +339,7 @@ def read_table(
     path: Path,  # CSV or Parquet
     table: str,  # 'articles'
     layout: Layout = HM,
-) -> 'tuple[ibis.Table, callable]':  # as of `read_lines`
+) -> 'tuple[ibis.Table, Callable[[], pd.DataFrame]]':  # as of `read_lines`
     "A file of any kind as text. In a Parquet file, `line` counts the rows from 1."
     names, unread = header(path, table, layout), lambda: pd.DataFrame(columns=['line', 'content', 'malformed'])
     if path.suffix == '.parquet':
@@ -471,7 +472,9 @@ def plan_intake(
     old = read_json(out / 'meta.json') if (out / 'meta.json').exists() else None
     if old and (old['format'], old['layout'], old['max_reject_share'], old['raw_dir']) != (FORMAT, described_layout(layout), max_reject_share, str(raw_dir.absolute())): old = None
     files = {t: [described(p, raw_dir, old['files'][t] if old else []) for p in find_files(raw_dir, t, layout)] for t in TABLES}
-    seen = set(); files['transactions_train'] = [f for f in files['transactions_train'] if not (f['sha256'] in seen or seen.add(f['sha256']))]
+    once: dict = {}  # copies of a file are read once
+    for f in files['transactions_train']: once.setdefault(f['sha256'], f)
+    files['transactions_train'] = list(once.values())
     same = lambda a, b: [(f['name'], f['sha256']) for f in a] == [(f['name'], f['sha256']) for f in b]
     before = {(f['name'], f['sha256']) for f in old['files']['transactions_train']} if old else set()
     if not before <= {(f['name'], f['sha256']) for f in files['transactions_train']}: old, before = None, set()
@@ -556,7 +559,7 @@ def settle(
     sales: ibis.Table,  # day, source: the new rows
     names: list,  # of the new files, by source
     owners: dict,  # day -> file that it belonged to
-    again: set = frozenset(),  # names of the files that had been read before
+    again: 'set | frozenset' = frozenset(),  # names of the files that had been read before
 ) -> 'tuple[pd.DataFrame, dict, int]':  # (day, source) pairs that count; the new owners; rows that do not count, of files not read before
     "To which file each day belongs: the last one that has it, by name."
     found = sales.group_by(['day', 'source']).agg(n=lambda t: t.count()).execute()
@@ -626,7 +629,7 @@ def write_entities(
         read = listed.mutate(**{c: (listed[c].try_cast('float32') if c in listed.columns else ibis.null('float32')).fill_null(float('nan')) for c in numbers})
         gone = about.anti_join(read, id_column) if about is not None and table == 'items' else None  # sold once, and no longer in the file
         about = read if gone is None else read.union(gone.select(*(gone[c] if c in gone.columns else ibis.null(read[c].type()).name(c) for c in read.columns)))
-    made = con.create_table(f'{table}_made', rows.left_join(about, id_column).drop(f'{id_column}_right') if len(about.columns) > 1 else rows)
+    made = con.create_table(f'{table}_made', rows.left_join(about, id_column).drop(f'{id_column}_right') if about is not None and len(about.columns) > 1 else rows)
     if table == 'users': made = made.mutate(**{c: (made[c] if c in made.columns else ibis.null('float32')).fill_null(float('nan')) for c in USER_NUMBERS})
     coded = con.create_table(f'{table}_coded', with_codes(made, index, attributes, old.filter(old[index] < first) if old is not None and listed is None else None))
     blocks = {}
@@ -671,19 +674,21 @@ def build(
     coded = rows.left_join(users.select('person', 'user_idx'), 'person').left_join(items.select('good', 'item_idx'), 'good')
     coded = coded.select('day', 'price', 'channel', user_idx=ibis.coalesce(coded.user_idx, coded.person), item_idx=ibis.coalesce(coded.item_idx, coded.good))
     parts = write_parts(con, con.create_table('coded', coded), new / 'transactions')
-    for week, part in meta.get('parts', {}).items():
-        if to_day(week) < monday(start): os.link(old.folder / f'transactions/{week}.parquet', new / f'transactions/{week}.parquet'); parts[week] = part
+    if old:
+        for week, part in meta.get('parts', {}).items():
+            if to_day(week) < monday(start): os.link(old.folder / f'transactions/{week}.parquet', new / f'transactions/{week}.parquet'); parts[week] = part
     parts = dict(sorted(parts.items()))
     if not parts: raise InputError(f"{', '.join(names)}: no transaction could be used")
     blocks, count = {}, {}
     for table, made, listed, index, attributes in (('items', items, articles, 'item_idx', ITEM_ATTRIBUTES), ('users', users, customers, 'user_idx', USER_ATTRIBUTES)):
         was = getattr(old, table) if old else None
-        settled = int(was.filter(was.first_day < start).count().execute()) if old else 0
+        settled = int(was.filter(was.first_day < start).count().execute()) if was is not None else 0
         blocks[table] = write_entities(con, table, made, settled, listed, was, index, attributes, new / table)
         count[table] = settled + int(made.count().execute())
-        for block, said in (meta['blocks'][table] if old else {}).items():
-            if block in blocks[table] or int(block) * BLOCK >= count[table]: continue
-            os.link(old.folder / f'{table}/{block}.parquet', new / f'{table}/{block}.parquet'); blocks[table][block] = said
+        if old:
+            for block, said in meta['blocks'][table].items():
+                if block in blocks[table] or int(block) * BLOCK >= count[table]: continue
+                os.link(old.folder / f'{table}/{block}.parquet', new / f'{table}/{block}.parquet'); blocks[table][block] = said
         blocks[table] = dict(sorted(blocks[table].items()))
     first, last = min(map(int, owners)), max(map(int, owners))
     return dict(transactions=sum(p['rows'] for p in parts.values()), **count, first_day=first,

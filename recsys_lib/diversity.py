@@ -6,6 +6,8 @@
 __all__ = ['ranked', 'trade_off']
 
 # %% ../nbs/67_diversity.ipynb #3eecda62
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .core import Run, stage, to_date
@@ -17,10 +19,12 @@ from .refine import diversify
 from .sources import Snapshot, open_snapshot
 from .split import labels, open_plan
 
+if TYPE_CHECKING: import lightgbm
+
 # %% ../nbs/67_diversity.ipynb #757a48fd
 def ranked(
     snapshot: Snapshot,
-    booster,  # LightGBM ranker
+    booster: 'lightgbm.Booster',
     graph: FeatureGraph,  # of the same snapshot
     users: np.ndarray,  # (B,) user_idx
     chunk: int = 512,  # customers at a time
@@ -29,7 +33,7 @@ def ranked(
     retriever, settings = snapshot.retriever(), snapshot.settings.retrieval
     history = snapshot.histories.batch(users, snapshot.asof, settings.history)
     parts = [rank(booster, graph, retriever.candidates(h), h, settings.candidates) for h in (history[slice(i, i + chunk)] for i in range(0, len(users), chunk))]
-    return tuple(map(np.concatenate, zip(*parts)))
+    return np.concatenate([ids for ids, _ in parts]), np.concatenate([scores for _, scores in parts])
 
 # %% ../nbs/67_diversity.ipynb #e6644104
 def trade_off(

@@ -11,10 +11,12 @@ __all__ = ['ITEM_GROUPS', 'Question', 'popular', 'repurchase', 'source', 'all_pu
 # %% ../nbs/60_evaluation.ipynb #8d4c9a2f
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import implicit
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -27,6 +29,8 @@ from .ranking import open_ranker, rank
 from .retrieval import USER_COLUMNS, best_first, union
 from .sources import Snapshot, open_snapshot
 from .split import labels, open_plan
+
+if TYPE_CHECKING: import lightgbm
 
 # %% ../nbs/60_evaluation.ipynb #b7258af8
 @dataclass
@@ -65,13 +69,13 @@ def source(name: str):
 # %% ../nbs/60_evaluation.ipynb #527fc75a
 def all_purchases(
     q: Question,
-):  # csr (users, items) float32: number of purchases before the date
+) -> csr_matrix:  # (users, items) float32: number of purchases before the date
     "The matrix that libraries want."
     return confidence_matrix(q.dataset, q.snapshot.asof, alpha=1., half_life=1e9)
 
 def ask(
-    model,  # a fitted model of implicit
-    C,  # csr (users, items), what it was fitted on
+    model: Any,  # a fitted one of implicit
+    C: csr_matrix,  # (users, items), what it was fitted on
     q: Question,
     above: float = -np.inf,  # only articles that score more
 ) -> np.ndarray:  # (B, k) item_idx; all -1 for a customer without purchases
@@ -108,7 +112,7 @@ def als(
 
 # %% ../nbs/60_evaluation.ipynb #14869436
 def two_stage(
-    booster,  # LightGBM ranker
+    booster: 'lightgbm.Booster',
     graphs: dict,  # asof -> FeatureGraph
     chunk: int = 512,  # customers at a time
 ):

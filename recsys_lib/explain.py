@@ -9,6 +9,7 @@ __all__ = ['SOURCE_WORDS', 'FEATURE_WORDS', 'AGREEMENT', 'KIND_NAMES', 'split_no
 # %% ../nbs/39_explain.ipynb #13341856
 import re
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def leaf_paths(
 ) -> list:  # (value, share of the rows, {feature: [low, high, share]}) of each leaf
     "What holds on the way to each leaf: low < feature <= high, where this share of the rows went on."
     if not len(nodes['feature']): return [(float(value[0]), 1., {})]
-    out, waiting = [], [(0, {}, 1.)]
+    out: list = []; waiting: list = [(0, {}, 1.)]
     while waiting:
         at, path, share = waiting.pop()
         if at < 0: out.append((float(value[~at]), share, path)); continue
@@ -87,7 +88,7 @@ def shapley(
 
 # %% ../nbs/39_explain.ipynb #2ec3a316
 def contributions(
-    source,  # of a `Retriever`
+    source: Any,  # of a `Retriever`
     history: History,  # one visitor
     ids: np.ndarray,  # (K,) item_idx
 ) -> np.ndarray:  # (K, N) float64: the part of each interaction in the source's score
@@ -153,7 +154,7 @@ def where_from(
     allowed: 'np.ndarray | None' = None,  # (items,) bool, as the candidates were drawn
 ) -> list:  # per article, a list of dicts: source, words, score, rank from 1 (None for one that sells, but stands in no list)
     "The sources that proposed articles, the better rank first."
-    out = [[] for _ in at]
+    out: 'list[list]' = [[] for _ in at]
     for s, (name, source) in enumerate(retriever.sources.items()):
         bit = candidates.proposed[0, at] >> np.uint32(s) & 1; k = retriever.settings.quota[name]
         if not bit.any(): continue
@@ -178,7 +179,7 @@ def pulled_by(
     parts = {n: np.maximum(contributions(source, history, candidates.ids[0, at]), 0) / best[s] for s, (n, source) in enumerate(retriever.sources.items())}
     out = []
     for row in range(len(at)):
-        found = {}
+        found: dict = {}
         for n in np.flatnonzero(item >= 0):  # newest first: its day and kind are told
             by = {s: float(p[row, n]) for s, p in parts.items() if p[row, n] > 1e-6}
             about = found.setdefault(int(item[n]), dict(item=int(item[n]), kind=KIND_NAMES[int(kind[n])], days=float(age[n]), pull=0., by={}))

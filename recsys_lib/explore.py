@@ -18,6 +18,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREY', 'INK', 'LOOK', 'WEEKDAYS', 'SELDOM', 'QUIET
 # %% ../nbs/15_explore.ipynb #33d07fa8
 import io
 from pathlib import Path
+from typing import Any, Callable
 
 import ibis
 import matplotlib.pyplot as plt
@@ -25,6 +26,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Image, Markdown, display
 from matplotlib import dates, ticker
+from matplotlib.axis import Axis
 from PIL import Image as Photo
 
 from .core import Run, stage, to_date
@@ -57,7 +59,7 @@ def need(
 
 # %% ../nbs/15_explore.ipynb #afc27599
 def answer(
-    question,  # a function of a dataset that returns figures
+    question: Callable[[Dataset], Any],  # returns figures
     dataset: Dataset,
 ) -> 'pd.DataFrame | dict | str':  # its figures, or why there are none
     "Ask, and take a `NoAnswer` for an answer."
@@ -66,7 +68,7 @@ def answer(
 
 # %% ../nbs/15_explore.ipynb #fa29c855
 BLUE, ORANGE, GREY, INK = '#0b5cad', '#e08214', '#9aa3b2', '#1d2433'
-LOOK = {'figure.dpi': 96, 'savefig.dpi': 'figure', 'figure.constrained_layout.use': True, 'font.size': 9,
+LOOK: dict = {'figure.dpi': 96, 'savefig.dpi': 'figure', 'figure.constrained_layout.use': True, 'font.size': 9,
         'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': GREY, 'axes.labelcolor': INK, 'axes.titlesize': 9.5,
         'axes.titlelocation': 'left', 'axes.grid': True, 'axes.grid.axis': 'y', 'axes.axisbelow': True, 'grid.color': '#e6e9ef',
         'legend.frameon': False, 'legend.fontsize': 8.5, 'xtick.color': INK, 'ytick.color': INK}
@@ -74,7 +76,7 @@ LOOK = {'figure.dpi': 96, 'savefig.dpi': 'figure', 'figure.constrained_layout.us
 def canvas(
     layout: list,  # rows of names, as in `plt.subplot_mosaic`
     height: float = 2.8,  # inches
-    **options,  # of `plt.subplot_mosaic`
+    **options: Any,  # of `plt.subplot_mosaic`
 ) -> dict:  # name -> axes
     "An empty picture, 9.5 inches wide."
     return plt.figure(figsize=(9.5, height)).subplot_mosaic(layout, **options)
@@ -107,14 +109,14 @@ def date_axis(
 
 # %% ../nbs/15_explore.ipynb #a04843b7
 def count_axis(
-    axis,  # axes.xaxis or axes.yaxis
+    axis: Axis,  # axes.xaxis or axes.yaxis
 ):
     "Counts as 200, 20k, 2M."
     axis.set_major_formatter(ticker.EngFormatter(sep='')); axis.set_major_locator(ticker.MaxNLocator(5, integer=True))
 
 # %% ../nbs/15_explore.ipynb #3008a8e3
 def share_axis(
-    axis,  # axes.xaxis or axes.yaxis, in shares from 0 to 1
+    axis: Axis,  # axes.xaxis or axes.yaxis, in shares from 0 to 1
 ):
     "Shares in percent."
     axis.set_major_formatter(lambda share, _: f'{100 * share:.3g} %')
@@ -148,7 +150,7 @@ def picture(
 
 # %% ../nbs/15_explore.ipynb #92ff7fc1
 def tell(
-    draw,  # a function that draws figures and returns its sentence
+    draw: Callable[[Any], str],  # draws figures and returns its sentence
     found: 'pd.DataFrame | dict | str',  # of `answer`
 ):
     "Show the sentence, and below it the picture, in the common look; where there is nothing to draw, say why."
@@ -424,7 +426,7 @@ def repurchases(
     if dataset.meta['first_day'] == dataset.meta['last_day']: raise NoAnswer('Not drawn: on a single day nothing can be bought again.')
     try: need(dataset.items, 'product_code'); products = dataset.items.filter(dataset.items.product_idx >= 0).select('item_idx', 'product_idx')
     except NoAnswer: products = None
-    found = {}
+    found: dict = {}
     for k in range(parts):
         t = dataset.transactions.filter(dataset.transactions.user_idx % parts == k).select('user_idx', 'item_idx', 'day')
         things = dict(article=t.rename(thing='item_idx'))
@@ -612,19 +614,19 @@ def draw_ages(
     years: int = 3,  # width of a cell
 ) -> str:  # the sentence
     "A map of who buys where, with the median age of each section."
-    share_known, found = found['known'], found['pieces']
-    years_all = pd.Series(found.columns); median = found.apply(lambda n: median_of(years_all, n), axis=1)
-    shown = found.loc[median[found.index[:most]].sort_values(kind='stable').index]
-    cells = shown.T.groupby(found.columns // years * years).sum().T
+    share_known, pieces = found['known'], found['pieces']
+    years_all = pd.Series(pieces.columns); median = pieces.apply(lambda n: median_of(years_all, n), axis=1)
+    shown = pieces.loc[median[pieces.index[:most]].sort_values(kind='stable').index]
+    cells = shown.T.groupby(pieces.columns // years * years).sum().T
     cells = cells.reindex(columns=range(cells.columns.min(), cells.columns.max() + 1, years), fill_value=0)
     cells = cells.div(cells.sum(axis=1), axis=0)
     ax, y = canvas([['map']], height=1 + .23 * len(cells))['map'], np.arange(len(cells)) + .5
     ax.grid(False); ax.pcolormesh([*cells.columns, cells.columns[-1] + years], np.arange(len(cells) + 1), cells, cmap='Blues')
     ax.scatter(median[cells.index] + .5, y, color=ORANGE, s=22, zorder=3, label='median age'); ax.legend(loc='upper right')
-    ax.set(title=f'Who buys in which {plain(found.index.name)} (the darker, the larger the share of its pieces)',
+    ax.set(title=f'Who buys in which {plain(pieces.index.name)} (the darker, the larger the share of its pieces)',
            xlabel='age of the customer, years', xlim=(cells.columns[0], min(90, cells.columns[-1] + years)))
     ax.set_yticks(y, cells.index.astype(str))
-    return tell_ages(median[cells.index], median_of(years_all, found.sum()), share_known)
+    return tell_ages(median[cells.index], median_of(years_all, pieces.sum()), share_known)
 
 # %% ../nbs/15_explore.ipynb #2f8cd383
 def customers_by_step(
@@ -776,7 +778,7 @@ def mosaic(
     sheet, unreadable = Photo.new('RGB', ((column.max() + 1) * side, (row.max() + 1) * side), 'white'), 0
     for x, y, path in zip(column, row, found.path):
         try:
-            with Photo.open(path) as photo: photo.thumbnail((side - 4, side - 4)); photo = photo.convert('RGB')
+            with Photo.open(path) as opened: opened.thumbnail((side - 4, side - 4)); photo = opened.convert('RGB')
         except OSError: photo, unreadable = Photo.new('RGB', (side - 4, side - 4), GREY), unreadable + 1
         sheet.paste(photo, (x * side + (side - photo.width) // 2, y * side + (side - photo.height) // 2))
     return sheet, unreadable
@@ -790,7 +792,7 @@ def draw_contact_sheet(
     (sheet, unreadable), names, dpi = mosaic(found, side), found.group.unique(), 100
     wide = sheet.width + 190  # room for the names
     figure = plt.figure(figsize=(wide / dpi, sheet.height / dpi), dpi=dpi, layout='none')
-    ax = figure.add_axes([190 / wide, 0, sheet.width / wide, 1]); ax.imshow(sheet, interpolation='none')
+    ax = figure.add_axes((190 / wide, 0, sheet.width / wide, 1)); ax.imshow(sheet, interpolation='none')
     ax.set_yticks(np.arange(len(names)) * side + side / 2, names, fontsize=9.5, color=INK)
     ax.tick_params(length=0); ax.set_xticks([]); ax.grid(False); ax.spines[:].set_visible(False)
     text = f"The best sellers with an image in {amount(len(names), 'group')}" + (f"; {names[0]} sells most of them." if len(names) > 1 else '.')

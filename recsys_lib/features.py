@@ -12,6 +12,7 @@ __all__ = ['EXTRA', 'TABLES', 'COMPARED', 'RECENCY_OF', 'ranking_feature', 'Seen
 import io, contextlib, logging, warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Callable
 
 import numpy as np
 import onnx
@@ -26,12 +27,12 @@ from .sources import Snapshot, open_snapshot
 from .split import labels, open_plan
 
 # %% ../nbs/50_features.ipynb #0ab4b162
-EXTRA = {}  # name -> (function of `Seen`, its table or None): the features that registered themselves, in that order
+EXTRA: dict = {}  # name -> (function of `Seen`, its table or None): the features that registered themselves, in that order
 
 def ranking_feature(
     name: str,  # letters, digits and _; explanations say it with spaces
-    table=None,  # snapshot -> (items,) or (items, K) float, known at its date: the function's `theirs` and `mine`
-):  # a decorator of the function that computes it: `Seen` -> (B, C)
+    table: 'Callable[[Snapshot], Any] | None' = None,  # snapshot -> (items,) or (items, K) float, known at its date: the function's `theirs` and `mine`
+) -> Callable:  # a decorator of the function that computes it: `Seen` -> (B, C)
     "Register a feature of the ranker, in torch, of operations that ONNX has. Raises `InputError` for a name that cannot be."
     if not name.isidentifier(): raise InputError(f"feature {name!r}: expected a name of letters, digits and _")
     def register(function):
@@ -52,7 +53,7 @@ class Seen:
     channel: 'torch.Tensor'  # (B, N)
     kind: 'torch.Tensor'  # (B, N)
     user: 'torch.Tensor'  # (B, 5) USER_COLUMNS
-    column: object  # name of a statistic -> (B, C) of the candidates
+    column: 'Callable[[str], torch.Tensor]'  # name of a statistic -> (B, C) of the candidates
     theirs: 'torch.Tensor | None' = None  # (B, C, K) the table's rows of the candidates
     mine: 'torch.Tensor | None' = None  # (B, N, K) of the history
 
@@ -76,51 +77,51 @@ def snapshot_tables(
 
 # %% ../nbs/50_features.ipynb #2dd0b919
 def look_up(
-    table,  # (items, K)
-    index,  # (...) int64
-):  # (..., K)
+    table: torch.Tensor,  # (items, K)
+    index: torch.Tensor,  # (...) int64
+) -> torch.Tensor:  # (..., K)
     "Rows of a table. As an embedding it becomes one `Gather`, and the exporter leaves the table alone."
     return torch.nn.functional.embedding(index, table)
 
 # %% ../nbs/50_features.ipynb #7e87587c
 def source_features(
-    scores,  # (B, C, S)
-):  # (B, C, 2 S)
+    scores: torch.Tensor,  # (B, C, S)
+) -> torch.Tensor:  # (B, C, 2 S)
     "Source scores, as they are and as a share of the best candidate's."
     return torch.cat([scores, scores / scores.amax(1, keepdim=True).clamp(min=1e-9)], 2)
 
 def trends(
-    sales,  # (B, C, W) log sales, shortest window first
-):  # (B, C, W - 1)
+    sales: torch.Tensor,  # (B, C, W) log sales, shortest window first
+) -> torch.Tensor:  # (B, C, W - 1)
     "Whether an article is rising: recent sales against older ones."
     return sales[:, :, :-1] - sales[:, :, 1:]
 
 # %% ../nbs/50_features.ipynb #ff293843
 def days_since(
-    hit,  # (B, C, N[, A]) 1 where it happened; axis 2 is the history. Or (B, N)
-    age,  # broadcastable to it, days
-):  # without the history's axis: days since the last time, -1 if never
+    hit: torch.Tensor,  # (B, C, N[, A]) 1 where it happened; axis 2 is the history. Or (B, N)
+    age: torch.Tensor,  # broadcastable to it, days
+) -> torch.Tensor:  # without the history's axis: days since the last time, -1 if never
     "Days since the last of several things that may have happened."
     last = (age + (1 - hit) * 1e4).amin(min(2, hit.dim() - 1))  # quicker than choosing
     return torch.where(last < 1e4, last, -1.)
 
 def affinities(
-    match,  # (B, C, N, A) 1 where candidate and interaction agree in an attribute
-    weight,  # (B, N) decayed
-    age,  # (B, N) days
+    match: torch.Tensor,  # (B, C, N, A) 1 where candidate and interaction agree in an attribute
+    weight: torch.Tensor,  # (B, N) decayed
+    age: torch.Tensor,  # (B, N) days
     recent: list,  # attributes (their numbers) for which the days since the last match are wanted
-):  # (B, C, A + len(recent))
+) -> torch.Tensor:  # (B, C, A + len(recent))
     "Share of the history that agrees in each attribute; days since it last did, for some."
     share = (match * weight[:, None, :, None]).sum(2) / weight.sum(1).clamp(min=1e-9)[:, None, None]
     return torch.cat([share, days_since(match[..., recent], age[:, None, :, None])], 2)
 
 def repurchase_features(
-    same,  # (B, C, N) 1 where the candidate is what was bought
-    weight,  # (B, N)
-    age,  # (B, N)
-    channel,  # (B, N)
-    seen,  # (B, N) 1 where there is an interaction
-):  # (B, C, 5)
+    same: torch.Tensor,  # (B, C, N) 1 where the candidate is what was bought
+    weight: torch.Tensor,  # (B, N)
+    age: torch.Tensor,  # (B, N)
+    channel: torch.Tensor,  # (B, N)
+    seen: torch.Tensor,  # (B, N) 1 where there is an interaction
+) -> torch.Tensor:  # (B, C, 5)
     "How often this very article was bought, decayed and plain, how long ago; whether the last time was online, and whether it was on the visitor's last day."
     last = days_since(same, age[:, None])
     newest = same * (age[:, None] == last[..., None]).float()
@@ -129,17 +130,17 @@ def repurchase_features(
 
 # %% ../nbs/50_features.ipynb #a461807d
 def mean_of(
-    values,  # (B, N)
-    seen,  # (B, N) 1 where there is an interaction
-):  # (B, 1); 0 without any
+    values: torch.Tensor,  # (B, N)
+    seen: torch.Tensor,  # (B, N) 1 where there is an interaction
+) -> torch.Tensor:  # (B, 1); 0 without any
     "The mean over a history."
     return (seen * values).sum(1, keepdim=True) / seen.sum(1, keepdim=True).clamp(min=1)
 
 def habit_features(
-    item_price,  # (B, C)
-    online,  # (B, C) share of the article's sales online
-    seen, price, channel,  # (B, N)
-):  # (B, C, 2): 1 and -1 without a history
+    item_price: torch.Tensor,  # (B, C)
+    online: torch.Tensor,  # (B, C) share of the article's sales online
+    seen: torch.Tensor, price: torch.Tensor, channel: torch.Tensor,  # (B, N)
+) -> torch.Tensor:  # (B, C, 2): 1 and -1 without a history
     "The price against the mean price of the history, and the share sold online against the visitor's own."
     habit, any_ = mean_of(price, seen), seen[:, :1] > 0
     ratio = torch.where(habit > 0, item_price / habit.clamp(min=1e-6), torch.ones_like(item_price))
@@ -147,11 +148,11 @@ def habit_features(
     return torch.stack([ratio, torch.where(any_, distance, torch.full_like(distance, -1.))], 2)
 
 def segment_features(
-    buyer_age,  # (B, C) mean age of the article's buyers
-    lift,  # (B, C, groups) how much more each age group buys it
-    user,  # (B, 5)
+    buyer_age: torch.Tensor,  # (B, C) mean age of the article's buyers
+    lift: torch.Tensor,  # (B, C, groups) how much more each age group buys it
+    user: torch.Tensor,  # (B, 5)
     edges: tuple,  # ages at which a new group begins
-):  # (B, C, 2)
+) -> torch.Tensor:  # (B, C, 2)
     "The visitor's age against the buyers', and how much more their age group buys the article."
     years = user[:, USER_COLUMNS.index('age')]
     known, years = ~torch.isnan(years), torch.nan_to_num(years, nan=0.)
@@ -161,9 +162,9 @@ def segment_features(
     return torch.stack([distance, own], 2)
 
 def visitor_features(
-    item, seen, age, price, channel,  # (B, N)
-    user,  # (B, 5)
-):  # (B, 11)
+    item: torch.Tensor, seen: torch.Tensor, age: torch.Tensor, price: torch.Tensor, channel: torch.Tensor,  # (B, N)
+    user: torch.Tensor,  # (B, 5)
+) -> torch.Tensor:  # (B, 11)
     "What is the same for all candidates of a visitor: activity, size of the last basket, habits, static attributes."
     last = days_since(seen, age)[:, None]
     return torch.cat([seen.sum(1, keepdim=True), last, (seen * (age == last).float()).sum(1, keepdim=True), mean_of(price, seen),
@@ -171,19 +172,19 @@ def visitor_features(
 
 # %% ../nbs/50_features.ipynb #f8bfbfc6
 def repeat_habit(
-    item,  # (B, N)
-    seen,  # (B, N)
-):  # (B, 1)
+    item: torch.Tensor,  # (B, N)
+    seen: torch.Tensor,  # (B, N)
+) -> torch.Tensor:  # (B, 1)
     "What share of the history is of articles that occur in it more than once."
     times = ((item[:, :, None] == item[:, None]).float() * seen[:, None]).sum(2)
     return mean_of((times > 1).float(), seen)
 
 # %% ../nbs/50_features.ipynb #c4cf54a3
 def agreement(
-    theirs,  # (B, C, F) vectors of the candidates
-    mine,  # (B, N, F) of the history
-    weight, seen,  # (B, N)
-):  # (B, C, 3)
+    theirs: torch.Tensor,  # (B, C, F) vectors of the candidates
+    mine: torch.Tensor,  # (B, N, F) of the history
+    weight: torch.Tensor, seen: torch.Tensor,  # (B, N)
+) -> torch.Tensor:  # (B, C, 3)
     "Dot products of a candidate with the history: best, mean, with the last."
     dot = theirs @ mine.transpose(1, 2)
     best = torch.where(seen[:, None] > 0, dot, -1e3).amax(2).clamp(min=-1.)
@@ -193,6 +194,8 @@ def agreement(
 # %% ../nbs/50_features.ipynb #6d08f195
 class Features(torch.nn.Module):
     "From candidates and a history to the ranker's features, (B, C, F) float32."
+    item_stats: torch.Tensor; item_attributes: torch.Tensor; als_factors: torch.Tensor; content: torch.Tensor; segment_lift: torch.Tensor  # `TABLES`, buffers
+
     def __init__(self,
         snapshot: Snapshot,  # gives tables, names of sources and statistics, and the age groups
         half_life: float = 30.,  # days after which an interaction counts half in the affinities
@@ -205,12 +208,12 @@ class Features(torch.nn.Module):
         self.windows = [s for s in self.statistics if s.startswith('sales_') and s.endswith('d')]
         self.extra = dict(EXTRA)
 
-    def own(self, at, past, **seen) -> list:  # of (B, C, 1)
+    def own(self, at: torch.Tensor, past: torch.Tensor, **seen: Any) -> list:  # of (B, C, 1)
         "The features that registered themselves."
         rows = lambda name, index: look_up(getattr(self, f'added_{name}'), index) if self.extra[name][1] else None
         return [function(Seen(**seen, theirs=rows(name, at), mine=rows(name, past)))[..., None] for name, (function, _) in self.extra.items()]
 
-    def forward(self, candidates, scores, item, age, price, channel, kind, user):
+    def forward(self, candidates: torch.Tensor, scores: torch.Tensor, item: torch.Tensor, age: torch.Tensor, price: torch.Tensor, channel: torch.Tensor, kind: torch.Tensor, user: torch.Tensor) -> torch.Tensor:
         at, past, seen = candidates.clamp(min=0), item.clamp(min=0), (item >= 0).float()
         weight = seen * torch.exp2(-age / self.half_life)
         stats, theirs, mine = look_up(self.item_stats, at), look_up(self.item_attributes, at), look_up(self.item_attributes, past)
@@ -250,6 +253,7 @@ def export_template(
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
         program = torch.onnx.export(module, kwargs=inputs, dynamo=True, opset_version=20, dynamic_shapes=axes, output_names=['features'], verbose=False)
+    assert program is not None  # with dynamo there is always one
     model = program.model_proto
     found = {t.name for t in model.graph.initializer}
     missing = [t for t in (*TABLES, *(f'added_{name}' for name, (_, table) in module.extra.items() if table)) if t not in found]

@@ -40,7 +40,12 @@ TILE = 64  # rows that are scored at a time
 
 class Linear:
     "A model that is one matrix, articles by articles. Subclasses have `fit`, `scores` and `restrict`."
+    n_items: int  # that it was fitted on
     items: np.ndarray  # (P,) int32, increasing: what can be recommended
+
+    def scores(self, rows: csr_matrix) -> np.ndarray: raise NotImplementedError  # (B, P) float32
+
+    def restrict(self, keep: np.ndarray): raise NotImplementedError  # to some of `items`, by their places
 
     def recommend(self,
         rows: csr_matrix,  # (B, items) what each bought, with weights
@@ -59,7 +64,7 @@ class Linear:
             scores[np.diff(tile.indptr) == 0] = -np.inf
             ids, value = best(scores, k); answers.append((np.where(ids >= 0, self.items[ids], -1).astype(np.int32) if len(self.items) else ids, value))
         if not answers: return np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)
-        return tuple(map(np.concatenate, zip(*answers)))
+        return np.concatenate([ids for ids, _ in answers]), np.concatenate([value for _, value in answers])
 
     def only(self,
         items: np.ndarray,  # ids of articles
@@ -134,7 +139,7 @@ class ItemKNN(Linear):
         S = (rows @ self.similarity).toarray()
         return np.where(S > 0, S, -np.inf)
 
-    def restrict(self, keep): self.similarity = self.similarity[:, keep]
+    def restrict(self, keep: np.ndarray): self.similarity = self.similarity[:, keep]
 
 # %% ../nbs/42_linear.ipynb #5a2cfe2f
 class EASE(Linear):
@@ -162,7 +167,7 @@ class EASE(Linear):
     def scores(self, rows: csr_matrix) -> np.ndarray:  # (B, P) float32
         return np.asarray(rows[:, self.inputs] @ self.weights)
 
-    def restrict(self, keep): self.weights = np.ascontiguousarray(self.weights[:, keep])
+    def restrict(self, keep: np.ndarray): self.weights = np.ascontiguousarray(self.weights[:, keep])
 
 # %% ../nbs/42_linear.ipynb #92ac6a8f
 def normalised(
@@ -232,7 +237,7 @@ class GraphFilter(Linear):
         if self.ideal: S += (self.ideal * low @ self.out_V.T) * self.out_root
         return S
 
-    def restrict(self, keep):
+    def restrict(self, keep: np.ndarray):
         self.out_N, self.out_V = self.out_N[:, keep], np.ascontiguousarray(self.out_V[keep]); self.out_lift, self.out_root = self.out_lift[keep], self.out_root[keep]
 
 # %% ../nbs/42_linear.ipynb #387a7d9e

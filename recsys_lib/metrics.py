@@ -7,6 +7,8 @@ __all__ = ['METRICS', 'CUTS', 'hits', 'average_precision', 'recall', 'ndcg', 'fr
            'novelty', 'diversity', 'mean_where', 'bootstrap_means', 'bootstrap_interval', 'paired_interval']
 
 # %% ../nbs/22_metrics.ipynb #cdcd40d0
+from typing import Any
+
 import numpy as np
 
 # %% ../nbs/22_metrics.ipynb #db7f25d5
@@ -126,7 +128,7 @@ def paired_interval(
     values: np.ndarray,  # (n,) of one model
     others: np.ndarray,  # (n, V) of others, on the same customers
     customers: np.ndarray,  # (n,) who a row belongs to
-    **how,  # of `bootstrap_interval`
+    **how: Any,  # of `bootstrap_interval`
 ) -> tuple:  # three arrays (V,): by how much the one is ahead of each other, low, high
     "Differences with their intervals: both models are judged on the same draws."
     difference = np.asarray(values)[:, None] - others

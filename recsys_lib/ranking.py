@@ -10,6 +10,7 @@ __all__ = ['RISING', 'NAMING', 'is_bought', 'newcomers_that_sell', 'uncounted', 
 # %% ../nbs/55_ranking.ipynb #1ff0f42b
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Callable
 
 import lightgbm
 import numpy as np
@@ -88,7 +89,7 @@ def training_parts(
 def lightgbm_dataset(
     folders: list,  # of `training_parts`
     names: list,  # of the features
-    **params,  # of LightGBM, that count when it bins
+    **params: Any,  # of LightGBM, that count when it bins
 ) -> lightgbm.Dataset:
     "All parts of some periods; the features stay on disk until LightGBM has binned them."
     read = lambda kind: [np.load(p, mmap_mode='r' if kind == 'x' else None) for f in folders for p in sorted(Path(f).glob(f'{kind}_*.npy'))]
@@ -130,7 +131,7 @@ class RankerSettings:
     def lightgbm(self,
         names: list,  # of the features
         seed: int,
-        without: list = (),  # names of features that the trees must not use
+        without: 'list | tuple' = (),  # names of features that the trees must not use
     ) -> dict:
         "LightGBM's own parameters."
         allowed = {'interaction_constraints': [[i for i, n in enumerate(names) if n not in without]]} if len(without) else {}  # what is in no group is never split on
@@ -158,7 +159,7 @@ def train_ranker(
     names: list,  # of the features
     settings: RankerSettings = RankerSettings(),
     seed: int = 42,
-    without: list = (),  # names of features that the trees must not use: an ablation
+    without: 'list | tuple' = (),  # names of features that the trees must not use: an ablation
 ) -> 'tuple[lightgbm.Booster, dict]':  # the ranker; NDCG@12 by number of trees of each contestant, and the number and the contestant chosen
     """Train LambdaRank: find on the last periods (see `judging`) whether to look at the features that name the article, and the number of trees; then train on all periods. With one
     period nothing can be found: it is not looked at them, and all trees are grown."""
@@ -168,8 +169,9 @@ def train_ranker(
         train = lightgbm_dataset(folders[:-judging(folders)], names)
         valid, best = train.create_valid(*held_out(folders[-judging(folders):])), -1.
         for name, p in params.items():
+            evals: dict = {}
             first = lightgbm.train(p, train, settings.trees, valid_sets=[valid], valid_names=['valid'], callbacks=[
-                lightgbm.early_stopping(settings.patience, verbose=False), lightgbm.record_evaluation(evals := {}), progress(settings.trees)])
+                lightgbm.early_stopping(settings.patience, verbose=False), lightgbm.record_evaluation(evals), progress(settings.trees)])
             curves[name] = [float(v) for v in evals['valid']['ndcg@12']]
             if max(curves[name]) > best: best, chosen, trees = max(curves[name]), name, first.best_iteration
     booster = lightgbm.train(params[chosen], lightgbm_dataset(folders, names), trees, callbacks=[progress(trees)])
@@ -193,13 +195,13 @@ def held_out(
 
 def progress(
     trees: int,  # expected
-):  # a LightGBM callback
+) -> Callable:  # a LightGBM callback
     "A progress bar over trees."
     bar = tqdm(total=trees, desc='trees', mininterval=2, delay=5)
     def step(env):
         bar.update(1)
         if env.iteration + 1 == env.end_iteration: bar.close()
-    step.order = 40
+    step.order = 40  # type: ignore[attr-defined]  # LightGBM looks for it on the function
     return step
 
 # %% ../nbs/55_ranking.ipynb #cefbbe1f
@@ -254,7 +256,7 @@ def rank(
 ) -> 'tuple[np.ndarray, np.ndarray]':  # (B, k) ids and scores
     "Score candidates with LightGBM itself, and order them."
     x = graph(candidates, history)
-    return best_first(candidates.ids, booster.predict(x.reshape(-1, x.shape[2])).reshape(candidates.ids.shape), k)
+    return best_first(candidates.ids, np.asarray(booster.predict(x.reshape(-1, x.shape[2]))).reshape(candidates.ids.shape), k)
 
 # %% ../nbs/55_ranking.ipynb #f505279f
 def open_ranker(

@@ -9,6 +9,7 @@ __all__ = ['FILTERED', 'ONE_IN', 'Catalogue', 'listing', 'Filters', 'price_range
 # %% ../nbs/38_refine.ipynb #3ec75b2f
 import difflib
 from dataclasses import dataclass
+from typing import Callable, Sequence
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Catalogue:
 
     def codes_of(self,
         attribute: str,  # one of FILTERED
-        wanted,  # a name or a code, or several of them
+        wanted: 'str | int | Sequence',  # a name or a code, or several of them
     ) -> np.ndarray:  # codes
         "The codes that go by some names. Raises `InputError` that lists the names there are."
         names = self.names.get(attribute, []); folded = [n.casefold() for n in names]; found = []
@@ -58,16 +59,16 @@ def listing(
 @dataclass(frozen=True)
 class Filters:
     "Which articles may be recommended. Attributes take names or codes, one or several; everything that is given must hold."
-    index_group: tuple = ()
-    section: tuple = ()
-    garment_group: tuple = ()
-    product_type: tuple = ()
-    department: tuple = ()
+    index_group: 'str | int | Sequence' = ()
+    section: 'str | int | Sequence' = ()
+    garment_group: 'str | int | Sequence' = ()
+    product_type: 'str | int | Sequence' = ()
+    department: 'str | int | Sequence' = ()
     price_min: 'float | None' = None  # in the unit of the data; an article whose price is unknown is in no range
     price_max: 'float | None' = None
     exclude_bought: bool = False  # without what the visitor bought, as far back as histories reach
-    in_stock: 'np.ndarray | list | None' = None  # (items,) bool, or item_idx; None: not asked
-    exclude: 'np.ndarray | list' = ()  # item_idx
+    in_stock: 'np.ndarray | Sequence | None' = None  # (items,) bool, or item_idx; None: not asked
+    exclude: 'np.ndarray | Sequence[int]' = ()  # item_idx
 
     def mask(self,
         catalogue: Catalogue,
@@ -86,7 +87,7 @@ class Filters:
 def price_range(
     low: 'float | None',
     high: 'float | None',
-) -> 'tuple[float, float]':
+) -> 'tuple[float, float | np.float32]':
     "A range of prices; 0 and infinity where a bound is not given. Raises `InputError`."
     for name, value in (('price_min', low), ('price_max', high)):
         if value is not None and not (0 <= value < np.inf): raise InputError(f"{name} = {value}: expected a number, at least 0")
@@ -105,7 +106,7 @@ def marked(
 
 def as_mask(
     name: str,  # of the parameter
-    given,  # (items,) bool, or a list of item_idx
+    given: 'np.ndarray | Sequence',  # (items,) bool, or a list of item_idx
     n_items: int,
 ) -> np.ndarray:  # (items,) bool
     "A mask from a mask or from a list. Raises `InputError`."
@@ -132,7 +133,7 @@ def just_viewed(
 
 # %% ../nbs/38_refine.ipynb #df0509c2
 def allowed_articles(
-    catalogue,  # () -> `Catalogue`; called only where there are filters
+    catalogue: Callable[[], Catalogue],  # called only where there are filters
     n_items: int,
     history: History,  # B visitors
     exclude: 'np.ndarray | None' = None,  # (B, E) int32 item_idx, padded with -1
@@ -156,14 +157,15 @@ def places(
     diversity: float = 0.,  # 0: by relevance alone; 1: by unlikeness alone
     back: 'np.ndarray | None' = None,  # (n,) bool: candidates that stand back
 ) -> np.ndarray:  # (min(k, n),) positions of those chosen, best first
-    "Fill places one by one; ties go to who comes first."
+    "Fill places one by one; ties go to who comes first. Raises `InputError` for diversity without vectors."
+    if diversity and vectors is None: raise InputError(f"diversity = {diversity}: expected 0 where there are no content vectors")
     n = len(relevance); back = np.zeros(n, bool) if back is None else back
     likeness, free, chosen, used = np.zeros(n, np.float32), np.ones(n, bool), [], 0
     for place in range(1, min(k, n) + 1):
         can = free & ~back if used >= place // ONE_IN and (free & ~back).any() else free
         i = int(np.where(can, (1 - diversity) * relevance - diversity * likeness, -np.inf).argmax())
         free[i] = False; chosen.append(i); used += back[i]
-        if diversity: likeness = np.maximum(likeness, vectors @ vectors[i])
+        if diversity and vectors is not None: likeness = np.maximum(likeness, vectors @ vectors[i])
     return np.array(chosen, int)
 
 # %% ../nbs/38_refine.ipynb #cb5d83ae
@@ -204,7 +206,7 @@ def arrange(
     back = np.zeros_like(valid) if viewed is None else (valid[:, :, None] & (candidates.ids[:, :, None] == viewed[:, None])).any(2)
     for b in np.flatnonzero(valid.any(1) & (back.any(1) | filler.any(1) | (diversity > 0))):
         order = np.argsort(-scores[b], kind='stable'); order = order[(valid & ~filler)[b, order]]; own = candidates.ids[b, order]
-        at = order[places(by_place(len(order)), k, None if not diversity else np.asarray(vectors[own]), diversity, back[b, order])]
+        at = order[places(by_place(len(order)), k, None if vectors is None or not diversity else np.asarray(vectors[own]), diversity, back[b, order])]
         at = np.append(at, np.flatnonzero(filler[b])[:k - len(at)])
         ids[b], best[b] = -1, -np.inf
         ids[b, :len(at)], best[b, :len(at)] = candidates.ids[b, at], np.minimum.accumulate(scores[b, at])

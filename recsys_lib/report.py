@@ -17,6 +17,7 @@ __all__ = ['PICTURES', 'STYLE', 'TABLE_STYLE', 'TERMINAL', 'PAGE', 'JINJA', 'TAB
 import copy, json, re, shutil, subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Iterable
 
 import nbformat
 from bs4 import BeautifulSoup
@@ -31,7 +32,7 @@ from .core import InputError, Run, read_json, sha256, stage, write_json
 
 # %% ../nbs/90_report.ipynb #3632a81b
 def readable(
-    value,  # number, text, list or None
+    value: Any,  # number, text, list or None
     pad: bool = False,  # True to keep the zeros of 0.02570, so that the figures of a column compare
 ) -> str:  # for people
     "A figure as people read it: four significant digits, thousands apart, a hash cut short, a dash for what is missing."
@@ -105,7 +106,7 @@ def executed_notebooks(
     run: Run,  # the run
 ) -> list:  # of `Executed`, in the order of the stages
     "The newest executed notebook of every stage, failed ones included."
-    found = {}
+    found: dict = {}
     for path in run.folder.glob('*.ipynb'):
         if not (m := re.fullmatch(r'(\d\d_\w+)(\.failed)?\.ipynb', path.name)): continue
         rank = path.stat().st_mtime_ns, bool(m[2])
@@ -139,7 +140,7 @@ def joined(
     cells: list,  # notebook cells
 ) -> list:  # fewer cells
     "Join a code cell without outputs to the code cell that follows, which keeps its id and outputs."
-    out = []
+    out: list = []
     for cell in cells:
         if out and cell.cell_type == out[-1].cell_type == 'code' and not out[-1].outputs:
             cell.source = f'{out.pop().source}\n\n{cell.source}'
@@ -186,7 +187,8 @@ def first_sentence(
     last = prose.strip().split('\n\n')[-1]
     if re.match(r'[#|>*`-]|\d+\.', last): return ''
     plain = re.sub(r'\[([^]]+)\]\([^)]+\)|[`*]', lambda m: m[1] or '', ' '.join(last.split()))
-    return re.match(r'(.*?)(?:[.:](?= |$)|$)', plain)[1]
+    found = re.match(r'(.*?)(?:[.:](?= |$)|$)', plain)
+    return found[1] if found else ''
 
 # %% ../nbs/90_report.ipynb #2415cb2e
 def described(
@@ -215,8 +217,8 @@ def self_contained(
     for tag in soup(['script', 'style', 'link', 'iframe', 'object', 'embed', 'base', 'meta']): tag.decompose()
     for tag in soup(True):
         for name in [a for a in tag.attrs if re.match('on|srcset$|background$|poster$|border$', a)]: del tag[name]
-        if re.search(r'url\(|@import', tag.get('style', '')): del tag['style']
-        if tag.get('src') and not tag['src'].startswith('data:'):
+        if re.search(r'url\(|@import', str(tag.get('style', ''))): del tag['style']
+        if tag.get('src') and not str(tag['src']).startswith('data:'):
             tag.replace_with(f"[{tag.get('alt') or 'picture'}: {tag['src']}]")
     return str(soup)
 
@@ -346,7 +348,7 @@ def page(
     run: Run,  # the run
     title: str,  # of the page
     body: str,  # HTML
-    **frame,  # lead, home (True for a link to the index), before and after (`Executed`), up (`Executed`, for the page of its whole notebook)
+    **frame: Any,  # lead, home (True for a link to the index), before and after (`Executed`), up (`Executed`, for the page of its whole notebook)
 ) -> str:  # a whole HTML document
     "Put a body into the frame of every page."
     return JINJA.from_string(PAGE).render(run=run.folder.name, title=title, body=body, style=style_sheet(), **frame)
@@ -384,7 +386,7 @@ def html_table(
     rows: list,  # dicts with the same keys; `Markup` values stay HTML
     caption: str = '',  # above the table; '' for none
     bar: str = '',  # name of a column of numbers that is drawn as bars, its highest row set in bold; '' for none
-    total: dict = None,  # column -> text of a last row
+    total: 'dict | None' = None,  # column -> text of a last row
 ) -> Markup:
     "A readable table in HTML; nothing if there are no rows."
     if not rows: return Markup('')
@@ -448,7 +450,7 @@ def stage_page(
     run: Run,  # the run
     shown: Executed,  # the notebook to render
     whole: bool = False,  # True for the page of the whole notebook
-    **around,  # before and after: the neighbouring `Executed`, or None
+    **around: 'Executed | None',  # before and after: the neighbouring `Executed`, or None
 ) -> str:  # a whole HTML document
     "A page of one stage: what it did and found, or its whole notebook."
     nb = nbformat.read(shown.path, as_version=4)
@@ -482,7 +484,7 @@ def run_metrics(
 # %% ../nbs/90_report.ipynb #9acda1a1
 def stage_rows(
     metrics: dict,  # of `run_metrics`
-    more: list = (),  # names of stages to list beside them, without figures
+    more: Iterable[str] = (),  # names of stages to list beside them, without figures
 ) -> list:  # rows: stage, time s, peak memory MiB, figures
     "The stages as a table, failed ones included."
     def main(found): return [f'{k} {readable(v)}' for k, v in found.items() if isinstance(v, (int, float))][:4]
@@ -635,7 +637,7 @@ def model_card(
     ours = lambda name: [{k: v for k, v in r.items() if k != 'model'} for r in tables.get(name, []) if r['model'] == 'two-stage']
     retrieval = manifest.get('retrieval', {})
     about = {k: v for k, v in manifest.items() if isinstance(v, (str, int, float))} | {k: v for k, v in retrieval.items() if isinstance(v, (int, float))} | {'rendered at commit': commit_of()}
-    return [(heading, [p for p in parts if p]) for heading, parts in [
+    sections: list = [
         ('Model', ['Two stages: sources propose candidates, gradient boosted trees rank them; two small towers put words and pictures of articles into one space. It is served as ONNX graphs and tables.', {k: v for k, v in about.items() if v != ''},
                    [{'source': k, 'candidates at most': v} for k, v in retrieval.get('quota', {}).items()]]),
         ('Intended use', list(USES)),
@@ -643,7 +645,8 @@ def model_card(
         ('How good it is', ['Asked about every customer who bought in the test period, knowing only what was known before it.' if tables else '', tables.get('headline'), told('60_evaluation', 'buyers', 'known_buyers', 'best_other', 'ahead_by', 'ahead_low', 'ahead_high')]),
         ('For whom, and for which articles', [ours('slices'), ours('slices by articles'), ours('beyond accuracy')]),
         ('Limits', [model_limits(metrics)]),
-        ('Cost', [told('72_batch', 'customers_a_second', 'ms_of_processor_each') | told('70_bundle', 'megabytes', 'seconds_to_open')])] if any(parts)]
+        ('Cost', [told('72_batch', 'customers_a_second', 'ms_of_processor_each') | told('70_bundle', 'megabytes', 'seconds_to_open')])]
+    return [(heading, [p for p in parts if p]) for heading, parts in sections if any(parts)]
 
 # %% ../nbs/90_report.ipynb #7ba6f39b
 def data_card(

@@ -13,7 +13,7 @@ __all__ = ['PURCHASE', 'VIEW', 'CART', 'KIND_WEIGHT', 'USER_COLUMNS', 'WIDTHS', 
 # %% ../nbs/35_retrieval.ipynb #2a186d4b
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 import faiss
 import numpy as np
@@ -46,7 +46,7 @@ class History:
 
     def cut(self, length: int) -> 'History':
         "The newest so many interactions."
-        return History(*(getattr(self, f)[:, :length] for f in list(self.__dataclass_fields__)[:-1]), self.user)
+        return History(*[*(getattr(self, f)[:, :length] for f in list(self.__dataclass_fields__)[:-1]), self.user])
 
     def weight(self, half_life: float) -> np.ndarray:  # (B, N) float32
         "Exponentially decaying weight of each interaction times that of its kind; 0 where padded. Computed once: nearly every source asks."
@@ -79,7 +79,7 @@ def history_of(
     for b, events in enumerate(interactions):
         for n, event in enumerate(events[::-1][:length]):
             for column, value in zip(columns, event): column[b, n] = value
-    return History(*columns, np.full((B, len(USER_COLUMNS)), np.nan, np.float32) if user is None else user)
+    return History(*[*columns, np.full((B, len(USER_COLUMNS)), np.nan, np.float32) if user is None else user])
 
 # %% ../nbs/35_retrieval.ipynb #4e0c8174
 @dataclass
@@ -95,7 +95,7 @@ class Histories:
     def __len__(self): return len(self.indptr) - 1
 
     def batch(self,
-        users: np.ndarray,  # (B,) user_idx; -1 or beyond the last one for somebody unknown
+        users: 'np.ndarray | Sequence[int]',  # (B,) user_idx; -1 or beyond the last one for somebody unknown
         now: int,  # the day from which ages count
         length: int,  # N
     ) -> History:
@@ -113,7 +113,7 @@ class Histories:
 def widened(
     rows: np.ndarray,  # (B, n), n at most k
     k: int,
-    fill,
+    fill: float,
 ) -> np.ndarray:  # (B, k)
     "Rows padded on the right; nothing is done where they are as wide already. numpy's own `pad` takes longer than a source."
     if rows.shape[1] == k: return rows
@@ -378,7 +378,7 @@ def graph_inputs(
 WIDTHS = (4, 8, 16)  # a history that is longer than the last of them stays as wide as it is
 
 def run_graph(
-    session,  # onnxruntime.InferenceSession of an exported graph
+    session: Any,  # onnxruntime.InferenceSession of an exported graph
     outputs: list,  # of 'features' and 'score'
     candidates: Candidates,  # (B, C)
     history: History,  # (B, N)
@@ -396,8 +396,8 @@ def run_graph(
 
 # %% ../nbs/35_retrieval.ipynb #56d46839
 def among(
-    source,  # any
-    state,  # what it read of B histories
+    source: Any,  # of a `Retriever`
+    state: Any,  # what it read of B histories
     k: int,
     allowed: np.ndarray,  # (B, items) bool
 ) -> np.ndarray:  # (B, k) int32 ids, best first, padded with -1
@@ -437,7 +437,7 @@ SIMILAR_BY['both'] = SIMILAR_BY['look'] + SIMILAR_BY['behaviour']
 # %% ../nbs/35_retrieval.ipynb #48424c13
 WAYS = dict(  # how a source answers: the arrays that it needs, and what makes it of them
     neighbours=(('ids', 'score'), lambda a, s: Neighbours(a['ids'], a['score'], s.half_life, s.recent)),  # (items, M) articles like each article, -1 for none
-    popularity=(('score', 'top'), lambda a, s: Popularity(a['score'], a['top'], None)),  # (1, items) at least 0; (1, T) the best
+    popularity=(('score', 'top'), lambda a, s: Popularity(a['score'], a['top'], np.zeros(0, np.float32))),  # (1, items) at least 0; (1, T) the best
     category=(('of', 'score', 'top'), lambda a, s: CategoryPopularity(a['of'], a['score'], a['top'], s.half_life)),  # (items,) category, (items,) share of its sales, (categories, T) the best
     factors=(('factors', 'pool'), lambda a, s: Factorisation(a['factors'], a['pool'], s.half_life, s.alpha, s.regularization)))  # (items, F), (P,) what may be proposed
 
@@ -449,13 +449,13 @@ class Added:
     quota: int  # articles it proposes
     learn: Callable  # what is known at a date (see `45_sources`) -> the arrays that its way needs
 
-ADDED = {}  # name -> Added, in the order in which they registered
+ADDED: 'dict[str, Added]' = {}  # name -> Added, in the order in which they registered
 
 def candidate_source(
     name: str,  # letters, digits and _; explanations say it with spaces
     way: str,  # one of WAYS
     quota: int = 20,  # articles it proposes
-):  # a decorator of the function that learns the arrays
+) -> Callable:  # a decorator of the function that learns the arrays
     "Register a source of candidates. Raises `InputError` for a name or a way that cannot be."
     if way not in WAYS: raise InputError(f"source {name!r}: way = {way!r}; expected one of {', '.join(WAYS)}")
     if not name.isidentifier() or name in RetrievalSettings().quota: raise InputError(f"source {name!r}: expected a name of letters, digits and _ that no other source has")
@@ -530,7 +530,7 @@ class Retriever:
         ids, proposed = union(proposals, self.settings.candidates)
         return Candidates(ids, np.stack([s.score(read[n], ids) for n, s in self.sources.items()], 2).astype(np.float32), proposed)
 
-    def within(self, history, read, exclude, allowed) -> Candidates:
+    def within(self, history: History, read: dict, exclude: 'np.ndarray | None', allowed: np.ndarray) -> Candidates:
         "Candidates among what is allowed. What sells there and no source had listed is the popularity source's proposal."
         allowed = np.broadcast_to(allowed, (len(history), self.n_items)).copy()
         if exclude is not None: row, column = np.nonzero((exclude >= 0) & (exclude < self.n_items)); allowed[row, exclude[row, column]] = False
@@ -566,7 +566,8 @@ def random_arrays(
     factors: int = 8,
 ) -> dict:  # arrays of the shapes that a snapshot has
     "Arrays to try retrieval on, at any size."
-    rng = np.random.default_rng(seed); r = lambda *shape: rng.random(shape, dtype=np.float32)
+    rng = np.random.default_rng(seed)
+    def r(*shape: int) -> np.ndarray: return rng.random(shape, dtype=np.float32)
     score = r(3, n_items); category = rng.integers(0, 5, n_items).astype(np.int32)
     top = lambda s, t: np.argsort(-s, kind='stable')[:t].astype(np.int32)
     by_category = np.stack([top(np.where(category == c, score[0], -1), min(30, n_items)) for c in range(5)])

@@ -9,6 +9,7 @@ __all__ = ['SIZES', 'free_port', 'Service', 'ask', 'shortened', 'example', 'phot
 import json, os, shutil, socket, subprocess, sys, tempfile, time, urllib.error, urllib.parse, urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from .bundle import Bundle
 from .core import InputError, Run, stage
@@ -47,7 +48,7 @@ class Service:
 def ask(
     service: Service,
     address: str,  # what comes after the host
-    body=None,  # of JSON, for a POST
+    body: Any = None,  # of JSON, for a POST
 ) -> dict:  # the answer
     "What the service says. Raises `InputError` with the problem that it tells."
     data = None if body is None else json.dumps(body).encode()
@@ -58,7 +59,7 @@ def ask(
 
 # %% ../nbs/78_service.ipynb #a99df92a
 def shortened(
-    said,  # an answer, or a part of it
+    said: Any,  # an answer, or a part of it
     most: int = 2,  # entries shown of a list
 ):
     "The same with long lists cut, numbers rounded and long ids cut; what is left out is said."
@@ -71,7 +72,7 @@ def shortened(
 def example(
     service: Service,
     address: str,
-    body=None,  # of JSON, for a POST
+    body: Any = None,  # of JSON, for a POST
 ) -> dict:  # command, and its answer as text
     "A line for a terminal, and what it answers."
     line = f"curl 'localhost:8000{address}'" + ('' if body is None else f" -H 'Content-Type: application/json' -d '{json.dumps(body)}'")
@@ -93,7 +94,7 @@ def photograph(
     # Playwright's plain calls do not work where a notebook's own loop runs: a thread has none.
     with ThreadPoolExecutor(1) as aside: return aside.submit(pictures, chromium, service.url, pages, folder, customer).result()
 
-def pictures(chromium, url, pages, folder, customer):
+def pictures(chromium: str, url: str, pages: dict, folder: Path, customer: str) -> list:  # as `photograph`
     "What `photograph` does in its thread."
     from playwright.sync_api import sync_playwright
     out, errors = [], []
@@ -103,7 +104,7 @@ def pictures(chromium, url, pages, folder, customer):
         page.on('console', lambda m: errors.append(m.text) if m.type == 'error' else None); page.on('request', lambda r: errors.append(r.url) if not r.url.startswith((url, 'data:')) else None)
         if customer: page.goto(f'{url}/shop/visitor'); page.context.request.post(f'{url}/shop/visitor', form=dict(customer=customer), headers={'Origin': url, 'Sec-Fetch-Site': 'same-origin'})
         for name, (address, size) in pages.items():
-            page.set_viewport_size(dict(zip(('width', 'height'), SIZES[size]))); page.goto(url + address, wait_until='networkidle')
+            width, height = SIZES[size]; page.set_viewport_size(dict(width=width, height=height)); page.goto(url + address, wait_until='networkidle')
             if errors: raise InputError(f'{address}: the page reports {errors[0]}')
             page.screenshot(path=folder / f'{name}.jpg', type='jpeg', quality=80); out.append(folder / f'{name}.jpg')
         browser.close()

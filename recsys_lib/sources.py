@@ -25,7 +25,7 @@ from .clip import open_embeddings
 from .core import InputError, Run, extensions, read_json, stage, to_date, write_json
 from .data import ITEM_ATTRIBUTES, Dataset, columns, open_dataset
 from .linear import GraphFilter, neighbours
-from .retrieval import ADDED, USER_COLUMNS, WAYS, Histories, Retriever, RetrievalSettings, candidate_source, check_contract, with_added
+from .retrieval import ADDED, USER_COLUMNS, WAYS, Candidates, Histories, Retriever, RetrievalSettings, candidate_source, check_contract, with_added
 from .split import labels, open_plan
 
 # %% ../nbs/45_sources.ipynb #2d1ed75a
@@ -64,7 +64,7 @@ def channel_sales(dataset: Dataset, asof: int, days: int = 400) -> 'tuple[np.nda
     t = dataset.between(asof - days, asof)
     return buyers_of(t.mutate(segment=t.channel.isin([1, 2]).ifelse(t.channel, 0).fill_null(0)))
 
-def buyers_of(t) -> 'tuple[np.ndarray, ...]':
+def buyers_of(t: ibis.Table) -> 'tuple[np.ndarray, ...]':
     "Buyers by article, day and segment."
     return columns(t.group_by(['item_idx', 'day', 'segment']).agg(n=t.user_idx.nunique()).order_by(['item_idx', 'day', 'segment']), 'item_idx', 'day', 'segment', 'n')
 
@@ -80,7 +80,7 @@ def popularity(
     "What share of recent sales an article has, among everybody and in each segment."
     item, day, segment, n = sales
     weight = n * np.exp2((day - (asof - 1)) / half_life)
-    everybody = np.bincount(item, weight, n_items); everybody /= max(everybody.sum(), 1e-9)
+    everybody = np.bincount(item, weight, n_items); everybody = everybody / max(everybody.sum(), 1e-9)
     score = [everybody]
     for s in range(1, n_segments):
         own = np.bincount(item[segment == s], weight[segment == s], n_items)
@@ -126,7 +126,7 @@ def baskets_of(
     asof: int,
     days: int,  # look back so far
     max_basket: int,  # larger ones are left out
-):  # ibis table: user_idx, day, item_idx
+) -> ibis.Table:  # user_idx, day, item_idx
     "The distinct articles of each basket: one customer on one day."
     lines = dataset.between(asof - days, asof).select('user_idx', 'day', 'item_idx').distinct()
     size = lines.group_by(['user_idx', 'day']).agg(size=lines.count())
@@ -294,7 +294,7 @@ def bought_again(
     dataset: Dataset,
     asof: int,
     days: int,  # look back so far
-):  # ibis table: item_idx, again, buyers
+) -> ibis.Table:  # item_idx, again, buyers
     "Of how many buyers of each article there are, and how many of them bought it on more than one day."
     t = dataset.between(asof - days, asof)
     t = t.group_by(['item_idx', 'user_idx']).agg(days=t.day.nunique())
@@ -330,7 +330,7 @@ def user_histories(
     dataset: Dataset,
     asof: int,
     length: int,  # N: the last so many of each customer
-    hidden: np.ndarray = (),  # articles whose purchases are not to be seen
+    hidden: 'np.ndarray | tuple' = (),  # articles whose purchases are not to be seen
 ) -> Histories:
     "The last interactions of each customer before `asof`, newest first. Of one day they are in the order of the dataset, which a query with a join may lose."
     day, user, item, price, channel = columns(dataset.before(asof), 'day', 'user_idx', 'item_idx', 'price', 'channel')
@@ -372,7 +372,7 @@ class Known:
 
 def added_arrays(known: Known, names: list) -> dict:  # array name -> array
     "What the sources that registered themselves learn. Raises `InputError` for one that returns something else than its way needs."
-    out = {}
+    out: dict = {}
     for name in names:
         if name not in ADDED: raise InputError(f"source {name!r}: in the settings, but no module recsys_lib.source_* or cell registers it")
         needs, found = WAYS[ADDED[name].way][0], ADDED[name].learn(known)
@@ -406,7 +406,7 @@ def fit_snapshot(
     settings: SourceSettings = SourceSettings(),
     factors: 'np.ndarray | None' = None,  # item factors as of the same date; None: fit them
     vectors: 'np.ndarray | None' = None,  # (catalogue, d) float32 content vectors of `30_clip`; None: the sources that need them say nothing
-    hidden: np.ndarray = (),  # articles whose past is not to be seen; see `draw_hidden`
+    hidden: 'np.ndarray | tuple' = (),  # articles whose past is not to be seen; see `draw_hidden`
     offered: 'np.ndarray | None' = None,  # (catalogue,) bool: articles that are on sale, though they were never sold. Only for the snapshot that is served: a catalogue
                                           # has no dates, and an earlier one would learn of the future
     seed: int = 42,
@@ -498,7 +498,7 @@ def open_snapshot(
 
 # %% ../nbs/45_sources.ipynb #ec7784fb
 def source_recall(
-    candidates,  # of `Retriever.candidates`, (B, C)
+    candidates: Candidates,  # (B, C)
     bought: np.ndarray,  # (B, M) int32 items bought, padded with -1
     names: list,  # of the sources
 ) -> list:  # rows of a table: source, recall, articles proposed per visitor

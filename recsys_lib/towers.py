@@ -11,6 +11,7 @@ __all__ = ['START', 'END', 'WORDS', 'LONGEST', 'RESAMPLE', 'TOWERS_FORMAT', 'TOW
 import gzip, html, io, string
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Sequence
 
 import ftfy
 import numpy as np
@@ -99,7 +100,7 @@ class Tokenizer:
 LONGEST = 30  # times as long as wide: beyond this it is no picture of a garment, and resizing its short side would take gigabytes
 
 def open_image(
-    image,  # a path, bytes, or a PIL image
+    image: 'str | Path | bytes | Image.Image',
 ) -> Image.Image:
     "An image, decoded. Raises `InputError` that names the file if it is none, is cut off, or is absurdly large or thin."
     name = image if isinstance(image, (str, Path)) else 'image'
@@ -142,16 +143,16 @@ def fit_sides(
 
 # %% ../nbs/25_towers.ipynb #3ec84aff
 def pixels(
-    image,  # a path, bytes, or a PIL image
+    image: 'str | Path | bytes | Image.Image',
     size: 'tuple | int' = 224,  # (height, width) or one for both
     resize_mode: str = 'shortest',  # 'shortest', 'longest' or 'squash'
     interpolation: str = 'bicubic',
     fill_color: int = 0,  # of the padding
-    **_,  # mean, std: see `preprocess`
+    **_: Any,  # mean, std: see `preprocess`
 ) -> np.ndarray:  # (height, width, 3) uint8
     "An image in the size of the model. Raises `InputError` for a broken one."
     h, w = size = (size, size) if isinstance(size, int) else tuple(size)
-    image = to_rgb(open_image(image)); sides = fit_sides(*image.size, size, resize_mode)
+    image = to_rgb(open_image(image)); sides = fit_sides(*image.size, size=size, mode=resize_mode)
     if image.size != sides: image = image.resize(sides, RESAMPLE[interpolation])
     width, height = image.size
     if width < w or height < h:
@@ -163,7 +164,7 @@ def pixels(
 # %% ../nbs/25_towers.ipynb #5d83ab49
 def normalise(
     batch: np.ndarray,  # (n, height, width, 3) uint8
-    mean, std,  # of each colour, as a share of 255
+    mean: Sequence[float], std: Sequence[float],  # of each colour, as a share of 255
 ) -> np.ndarray:  # (n, 3, height, width) float32
     "Pixels as the model wants them."
     shares = batch.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
@@ -172,8 +173,8 @@ def normalise(
 # %% ../nbs/25_towers.ipynb #a4342438
 def preprocess(
     images: list,  # paths, bytes or PIL images
-    mean=(0., 0., 0.), std=(1., 1., 1.),  # see `normalise`
-    **how,  # see `pixels`
+    mean: Sequence[float] = (0., 0., 0.), std: Sequence[float] = (1., 1., 1.),  # see `normalise`
+    **how: Any,  # see `pixels`
 ) -> np.ndarray:  # (n, 3, height, width) float32
     "Images for the image tower: `pixels`, then `normalise`."
     return normalise(np.stack([pixels(i, **how) for i in images]), mean, std)
@@ -184,7 +185,7 @@ TOWER_FILES = ('tokenizer.json', 'clip_text.onnx', 'clip_image.onnx', 'clip_text
 
 def seal_towers(
     folder: Path,  # with `TOWER_FILES`
-    **facts,  # dim, tokenizer (arguments of `Tokenizer`, and trim), preprocess (arguments of the function), model (its digest), ...
+    **facts: Any,  # dim, tokenizer (arguments of `Tokenizer`, and trim), preprocess (arguments of the function), model (its digest), ...
 ):
     "Write towers.json, last: it holds the digests of the other files."
     write_json(folder / 'towers.json', dict(format=TOWERS_FORMAT, **facts, files={n: sha256(folder / n) for n in TOWER_FILES if (folder / n).exists()}))

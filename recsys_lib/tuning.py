@@ -8,9 +8,10 @@ __all__ = ['SPACE', 'propose', 'Judge', 'tune']
 # %% ../nbs/56_tuning.ipynb #c286c3e2
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Callable
 
 import lightgbm
-import optuna
+import optuna, optuna.storages.journal
 from tqdm import tqdm
 
 from .core import InputError, Run, stage, to_date
@@ -27,7 +28,8 @@ def propose(
 ) -> RankerSettings:
     "The settings of a trial."
     ask = lambda name, low, high, log: (trial.suggest_int if isinstance(low, int) else trial.suggest_float)(name, low, high, log=log)
-    return replace(base, **{name: ask(name, *limits) for name, limits in SPACE.items()})
+    chosen: dict = {name: ask(name, *limits) for name, limits in SPACE.items()}
+    return replace(base, **chosen)
 
 # %% ../nbs/56_tuning.ipynb #27848ef2
 class Judge:
@@ -35,7 +37,7 @@ class Judge:
     def __init__(self,
         folders: list,  # of `training_parts`, oldest first, at least two
         names: list,  # of the features
-        without: list = (),  # names of features that the trees must not use
+        without: 'list | tuple' = (),  # names of features that the trees must not use
         seed: int = 42,
     ):
         if len(folders) < 2: raise InputError(f"tuning: {len(folders)} training period(s); expected at least 2, one of which judges (20_split: max_train, train_buyers)")
@@ -44,7 +46,7 @@ class Judge:
         self.valid = self.train.create_valid(*held_out(folders[-judging(folders):]))
 
     def __call__(self, settings: RankerSettings) -> 'tuple[float, int]':  # best NDCG@12, and after how many trees
-        evals, params = {}, dict(settings.lightgbm(self.names, self.seed, self.without), feature_pre_filter=False)
+        evals: dict = {}; params = dict(settings.lightgbm(self.names, self.seed, self.without), feature_pre_filter=False)
         lightgbm.train(params, self.train, settings.trees, valid_sets=[self.valid], valid_names=['valid'],
                        callbacks=[lightgbm.early_stopping(settings.patience, verbose=False), lightgbm.record_evaluation(evals)])
         curve = evals['valid']['ndcg@12']
@@ -52,7 +54,7 @@ class Judge:
 
 # %% ../nbs/56_tuning.ipynb #acdb0c80
 def tune(
-    judge,  # settings -> (score, trees)
+    judge: Callable[[RankerSettings], tuple],  # settings -> (score, trees)
     trials: int,  # in all, those of before included
     base: RankerSettings,  # the first trial
     path: 'Path | None' = None,  # of the study's journal; None: nothing is kept

@@ -19,6 +19,7 @@ __all__ = ['LAST_DAY', 'SCALES', 'TYPES', 'COLOURS', 'RGB', 'PATTERNS', 'GROUPS'
 import shutil, time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterable, Iterator
 
 import duckdb
 import numpy as np
@@ -646,7 +647,7 @@ def draw_demand(
     rng: np.random.Generator,
     a: dict,  # see `draw_articles`
     weeks: int,  # in the period
-):  # yields (articles,) float32 for each week; -inf for what is not on sale
+) -> Iterator[np.ndarray]:  # (articles,) float32 for each week; -inf for what is not on sale
     "The log weight of every article, week by week."
     luck, fashion = rng.normal(0, .3, len(a['id'])), rng.normal(0, .2, len(STYLES['name']))
     for week in range(weeks):
@@ -849,7 +850,7 @@ def draw_days(
     c: dict,  # see `draw_customers`
     seed: int,  # of the twin
     scale: Scale,
-):  # yields (day since 1970-01-01, customer, article, price, channel) for each day; arrays by row
+) -> Iterator[tuple]:  # (day since 1970-01-01, customer, article, price, channel) for each day; arrays by row
     "Every day of the period, with a new demand each week (weeks end on the weekday of `LAST_DAY`)."
     rng, weeks, start = stream(seed, 'shop'), -(-scale.days // 7), LAST_DAY + 1 - scale.days
     day, customer = draw_visits(stream(seed, 'visits'), c['visits'], scale.days)
@@ -869,7 +870,7 @@ RECEIPT = pa.schema([('t_dat', pa.date32()), ('customer_id', pa.string()), ('art
 
 def write_transactions(
     path: Path,  # transactions_train.csv
-    days,  # what `draw_days` yields
+    days: Iterable[tuple],  # what `draw_days` yields
     customer_ids: pa.Array,  # of str
     article_ids: pa.Array,  # of str
 ) -> int:  # rows
@@ -932,7 +933,7 @@ def parse_outlines(
     text: str,  # a shape a line
 ) -> dict:  # name -> [(letter, (n, 2) float)]
     "The notation above."
-    shapes = {}
+    shapes: dict = {}
     for line in text.strip().splitlines():
         name, *words = line.split()
         parts = shapes[name] = []
@@ -1202,13 +1203,13 @@ def facts(
     "The facts of a folder beside those of the real data."
     rows = []
     with open_facts(folder, memory) as k:
-        size = k.execute("SELECT (SELECT count(*) FROM c), (SELECT count(*) FROM a), max(d) + 1, count(*) FROM t").fetchnumpy()
-        size = np.array([column[0] for column in size.values()])
+        found = k.execute("SELECT (SELECT count(*) FROM c), (SELECT count(*) FROM a), max(d) + 1, count(*) FROM t").fetchnumpy()
+        size = np.array([column[0] for column in found.values()])
         like = {'any': True, 'rate': abs(size[3] / size[0] / 23.17 - 1) < .2, 'full': (np.abs(size / REAL_SIZE - 1) < .1).all()}
-        imaged = k.execute('SELECT count(*) FROM images').fetchone()[0] > .9 * size[1]
+        imaged = k.execute('SELECT count(*) FROM images').fetchall()[0][0] > .9 * size[1]
         for fact, figures, real, tolerance, at, query in zip(*FACTS.values()):
             figures, real, tolerance = (x.split(';') for x in (figures, real, tolerance))
-            values = k.execute(f'SELECT {query}', {'figures': figures} if '$' in query else None).fetchone()[0] or [None] * len(real)
+            values = k.execute(f'SELECT {query}', {'figures': figures} if '$' in query else None).fetchall()[0][0] or [None] * len(real)
             fair = like[at] and (imaged or fact != 'articles without image')
             for figure, value, r, t in zip(figures, values, map(float, real), map(float, tolerance * len(real))):
                 compare = fair and value is not None
