@@ -36,12 +36,20 @@ serve: .venv-serving/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=
 peers: .venv/.exported .venv-peers/.ready ## [DATA=..] [PROFILE=..] [TRIALS=20] [LIMIT=120]: tune other recommenders, ask them what that run's evaluation asked
 	@exec $(BIN)/python dodo.py peers
 
-lab: .venv/.exported ## JupyterLab on the notebooks
-	@cd nbs && exec ../$(BIN)/jupyter lab
+lab: .venv/.exported ## [LAB='options of jupyter lab']: JupyterLab: notebooks trusted, exported when they are saved, `make hooks` done
+	@{ $(SET_UP_GIT); } || echo 'the hooks are not set up: see above' >&2
+	@$(BIN)/jupyter trust $(wildcard nbs/*.ipynb nbs/*/*.ipynb) >/dev/null || echo 'not every notebook is trusted: see above' >&2
+	@cd nbs && exec env JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" JUPYTER_PREFER_ENV_PATH=1 \
+	  PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" ../$(BIN)/jupyter lab $(LAB)
+
+# Only where this folder is a checkout itself: git would look for one above it.
+SET_UP_GIT = if test -e .git; then \
+	git config merge.nbdev-merge.name 'notebooks, cell by cell' && git config merge.nbdev-merge.driver '.venv/bin/nbdev_merge %O %A %B %P' && \
+	if test -x $(BIN)/pre-commit; then $(BIN)/pre-commit install; else echo 'pre-commit is not in .venv: only merges of notebooks are set up'; fi; \
+	else echo 'not a git checkout: there are no hooks to set up'; fi
 
 hooks: .venv/.ready ## git in this checkout: merged notebooks stay notebooks, and the checks of .pre-commit-config.yaml before a commit
-	@git config merge.nbdev-merge.name 'notebooks, cell by cell' && git config merge.nbdev-merge.driver '.venv/bin/nbdev_merge %O %A %B %P'
-	@if test -x $(BIN)/pre-commit; then $(BIN)/pre-commit install; else echo 'pre-commit is not in .venv: only merges of notebooks are set up'; fi
+	@$(SET_UP_GIT)
 
 tune: .venv/.exported ## [DATA=..] [PROFILE=..] [TRIALS=20]: search the ranker's settings and write the best into the profile
 	@TRIALS='$(TRIALS)' $(BIN)/python dodo.py tune

@@ -1,5 +1,5 @@
-"""The how-to notebooks, as a reader runs them: each in a kernel of its own, from an empty cell to a line in the evaluation table."""
-import os, re, subprocess, sys
+"""The how-to notebooks and the tour, as a reader runs them: each in a kernel of its own, from an empty cell to a line in the evaluation table, or from a raw row to an answer."""
+import json, os, re, subprocess, sys
 from pathlib import Path
 
 import nbformat, pytest
@@ -32,11 +32,52 @@ def test_it_asserts_something_and_has_a_title(name):
 
 
 @each
-def test_it_runs(name, scratch, tmp_path):
-    env = os.environ | dict(LOOKBOOK_SCRATCH=str(scratch), WANDB_MODE='disabled', MPLBACKEND='Agg', PYTHONPATH=str(ROOT), JUPYTER_PREFER_ENV_PATH='1', OPENBLAS_NUM_THREADS='1')
-    done = subprocess.run([sys.executable, '-m', 'nbconvert', '--to', 'notebook', '--execute', f'{name}.ipynb', '--output-dir', str(tmp_path)], cwd=ROOT / 'nbs/howto', env=env, capture_output=True, text=True, timeout=600)
+def test_it_runs(name, scratch, tmp_path): executed(ROOT / f'nbs/howto/{name}.ipynb', scratch, tmp_path)
+
+
+def executed(path, scratch, folder, **given):
+    "The notebook, after papermill has run it in its own folder."
+    env = os.environ | dict(LOOKBOOK_SCRATCH=str(scratch), WANDB_MODE='disabled', PYTHONPATH=str(ROOT), JUPYTER_PREFER_ENV_PATH='1', OPENBLAS_NUM_THREADS='1')
+    command = [sys.executable, '-m', 'papermill', path.name, str(folder / path.name), '--kernel', 'python3', '--no-progress-bar', *[word for name, value in given.items() for word in ('-r', name, str(value))]]
+    done = subprocess.run(command, cwd=path.parent, env={k: v for k, v in env.items() if k != 'MPLBACKEND'}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, re.sub(r'\x1b\[[0-9;]*m', '', done.stderr)[-3000:]
-    assert not any(o.output_type == 'error' for c in nbformat.read(tmp_path / f'{name}.ipynb', as_version=4).cells if c.cell_type == 'code' for o in c.outputs)
+    nb = nbformat.read(folder / path.name, as_version=4); assert not any(o.output_type == 'error' for c in nb.cells if c.cell_type == 'code' for o in c.outputs)
+    return nb
+
+
+TOUR = ROOT / 'nbs/index.ipynb'
+WRITTEN = 'data', 'clip', 'search', 'als', 'snapshots', 'features', 'ranking', 'evaluation', 'bundle', 'records'  # by stages
+
+
+def finished_run():
+    "The run that `make test` makes before the tests; '' where there is none."
+    bundle = Path(os.environ.get('LOOKBOOK_BUNDLE', ROOT / 'reports/runs/tiny-twin/bundle/current')); run = bundle.parent.parent
+    return run if bundle.exists() and (run / 'records/60_evaluation.json').exists() else ''
+
+
+def test_the_tour_runs_shows_pictures_and_changes_nothing(scratch, tmp_path):
+    "Its own cells tagged `check` hold that whatever is recommended was proposed by the sources that are named, and that nothing was known of what came after the date."
+    run = finished_run(); state = lambda: {p: p.lstat().st_mtime_ns for part in WRITTEN for p in (run / part).rglob('*')} if run else {}
+    before = state(); nb = executed(TOUR, scratch, tmp_path, run_dir=run); assert state() == before
+    outputs = [o for c in nb.cells if c.cell_type == 'code' for o in c.outputs]; kinds = [kind for o in outputs for kind in o.get('data', {})]
+    drawn = [c for c in nb.cells if c.cell_type == 'code' and c.source.startswith('#| fig-alt: ')]
+    assert len(drawn) > 5 and all(any({'image/png', 'image/jpeg'} & set(o.get('data', {})) for o in c.outputs) for c in drawn) and kinds.count('text/html') > 5
+    if run:
+        assert not any(o.output_type == 'stream' and o.name == 'stderr' for o in outputs)
+        headline = json.loads((run / 'records/60_evaluation.json').read_text())['tables']['headline']; said = str(outputs); assert all(row['model'] in said for row in headline)
+
+
+def test_the_tour_links_every_notebook_and_is_written_in_short_cells():
+    cells = nbformat.read(TOUR, as_version=4).cells; links = {link for c in cells if c.cell_type == 'markdown' for link in re.findall(r'\]\(([^)]+)\)', c.source)}
+    assert {p.relative_to(TOUR.parent).as_posix() for p in TOUR.parent.glob('**/[!.]*.ipynb') if '.ipynb_checkpoints' not in p.parts} - {TOUR.name} <= links and all((TOUR.parent / link).exists() for link in links)
+    for c in cells:
+        if c.cell_type == 'code': assert len(c.source.splitlines()) < 14 and not c.outputs and 'export' not in c.source
+    assert re.match('# [A-Z].*\n\n> ', cells[0].source) and [c.metadata.get('tags') for c in cells].count(['parameters']) == 1
+
+
+def test_nbdev_renders_no_notebook_over_the_readme():
+    from nbdev.config import get_config
+    assert not (ROOT / 'nbs' / (name := get_config(path=ROOT).readme_nb)).exists() and name
 
 
 SOURCE = '''
