@@ -4,17 +4,16 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'STYLE', 'TABLE_STYLE', 'TERMINAL', 'PAGE', 'JINJA', 'TABLE', 'CONTENTS', 'NOTEBOOK', 'STAGE', 'FIGURES',
-           'CODE', 'HEADLINE', 'PLACES', 'USES', 'INDEX', 'PAST', 'CARDS', 'REPORT', 'readable', 'readable_rows',
+           'HEADLINE', 'PLACES', 'USES', 'INDEX', 'PAST', 'CARDS', 'REPORT', 'readable', 'readable_rows',
            'figure_columns', 'text_table', 'headline_text', 'Executed', 'executed_notebooks', 'heading', 'error_of',
            'joined', 'part_of', 'alternative', 'first_sentence', 'described', 'self_contained', 'accessible',
            'style_sheet', 'page', 'facts', 'html_table', 'outlined', 'notebook_html', 'stage_page', 'record_of',
-           'run_metrics', 'stage_rows', 'stage_total', 'commit_of', 'moment', 'history', 'changes', 'other_runs',
-           'pictures_of', 'telling', 'source_of', 'model_limits', 'model_card', 'data_card', 'card_html', 'card_text',
-           'past_html', 'bundle_summary', 'index_page', 'linked', 'render_run', 'refreshed', 'example_blocks',
-           'publish']
+           'run_metrics', 'stage_rows', 'stage_total', 'moment', 'history', 'changes', 'other_runs', 'pictures_of',
+           'telling', 'source_of', 'model_limits', 'model_card', 'data_card', 'card_html', 'card_text', 'past_html',
+           'bundle_summary', 'index_page', 'linked', 'render_run', 'refreshed', 'example_blocks', 'publish']
 
 # %% ../nbs/90_report.ipynb #5fa6866c
-import copy, json, re, shutil, subprocess
+import copy, json, re, shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +25,7 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 from tabulate import tabulate
 
-import recsys_lib
-from .core import InputError, Run, read_json, sha256, stage, write_json
+from .core import InputError, Run, commit_of, read_json, sha256, stage, write_json
 
 # %% ../nbs/90_report.ipynb #3632a81b
 def readable(
@@ -500,17 +498,6 @@ def stage_total(
     stages = metrics['stages'].values()
     return {'stage': 'all', 'time, s': f"{sum(s['seconds'] for s in stages):,.1f}",
             'peak memory, MiB': f"{max((s['peak_mb'] for s in stages), default=0):,.0f}", 'figures': ''}
-
-# %% ../nbs/90_report.ipynb #09efd4a8
-CODE = 'nbs', 'recsys_lib', 'serving', 'dodo.py'
-
-def commit_of(
-    folder: 'str | Path' = Path(recsys_lib.__file__).parents[1],  # of the repository
-) -> str:  # '' outside of git
-    "The commit of the code, and whether the code was changed since."
-    def git(*words): return subprocess.run(['git', '-C', str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
-    try: return git('rev-parse', '--short=12', 'HEAD') + (', changed since' if git('status', '--porcelain', '--', *(p for p in CODE if (Path(folder) / p).exists())) else '')
-    except (OSError, subprocess.CalledProcessError): return ''
 
 # %% ../nbs/90_report.ipynb #7c4b47ea
 HEADLINE = {'MAP@12': '60_evaluation', 'NDCG@12': '60_evaluation', 'Recall@12': '60_evaluation', 'coverage': '60_evaluation', 'candidate_recall': '45_sources',
