@@ -11,10 +11,10 @@ __all__ = ['PICTURES', 'HEAVY', 'STYLE', 'TABLE_STYLE', 'TERMINAL', 'PAGE', 'JIN
            'notebook_html', 'stage_page', 'record_of', 'run_metrics', 'stage_rows', 'stage_total', 'moment', 'history',
            'changes', 'other_runs', 'pictures_of', 'telling', 'source_of', 'model_limits', 'model_card', 'data_card',
            'card_html', 'card_text', 'past_html', 'bundle_summary', 'index_page', 'linked', 'render_run', 'refreshed',
-           'example_blocks', 'publish']
+           'example_blocks', 'cost_of', 'kept_costs', 'costs_text', 'picture_of_index', 'publish']
 
 # %% ../nbs/90_report.ipynb #5fa6866c
-import copy, json, re, shutil
+import copy, json, os, re, shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -871,12 +871,55 @@ def example_blocks(
     "Commands and what they answered, each in a block of its own."
     return '\n\n'.join(f"```sh\n{r['command']}\n```\n```json\n{r['answer']}\n```" for r in rows)
 
+# %% ../nbs/90_report.ipynb #7df15abb
+def cost_of(
+    run: Run,  # a run
+) -> dict:  # profile, data, articles, customers, purchases, seconds, peak_mb, disk_mb, executed, code, machine, fingerprint; {} if it is not on the twin or not finished
+    "What a finished run on the twin cost."
+    metrics, made = run_metrics(run), {n.stage for n in executed_notebooks(run)} - {'90_report'}
+    stages = metrics['stages']; at_work = [p for p in run.folder.glob('*.partial.ipynb') if not p.name.startswith('90_report')]
+    if not run.folder.name.endswith('-twin') or metrics['failed'] or at_work or made - set(stages) or not {'05_twin', '10_data', '60_evaluation', '70_bundle'} <= set(stages): return {}
+    now, past, machine = moment(run), run.folder / 'history.json', run.folder / 'environment.json'
+    last, on, found = (read_json(past)[-1] if past.exists() else {}), (read_json(machine) if machine.exists() else {}), stages['10_data']['metrics']
+    size = sum(os.lstat(Path(folder, name)).st_blocks * 512 for folder, _, names in os.walk(run.folder) for name in names)
+    return dict(profile=run.folder.name.removesuffix('-twin'), data='twin', articles=found.get('items'), customers=found.get('users'), purchases=found.get('transactions'), seconds=now['seconds'],
+                peak_mb=max(s['peak_mb'] for s in stages.values()), disk_mb=round(size / 2 ** 20), executed=now['ended'][:10], code=last['commit'] if last.get('stages') == now['stages'] else '',
+                machine=f"{on['cores']} cores, {on['memory_gib']:.0f} GiB" if {'cores', 'memory_gib'} <= set(on) else '', fingerprint=metrics['fingerprint'])
+
+def kept_costs(
+    path: Path,  # costs.json, which may not be there yet
+    run: Run,  # the reference run; those beside it are looked at too
+) -> list:  # rows of `cost_of`, the smallest first
+    "The rows that there were, and in place of those with the same profile the runs at hand."
+    folders = sorted(run.folder.parent.glob('*-twin')) if run.folder.parent.name == 'runs' else [run.folder]
+    rows = [row for folder in folders if (row := cost_of(Run(folder)))]
+    kept = {row['profile']: row for row in (read_json(path) if path.exists() else []) + rows}
+    return sorted(kept.values(), key=lambda row: (row['purchases'] or 0, row['profile']))
+
+def costs_text(
+    rows: list,  # of `kept_costs`
+) -> str:  # Markdown
+    "What a run costs at each scale, as a table."
+    return text_table([{'profile': r['profile'], 'articles': r['articles'], 'customers': r['customers'], 'purchases': r['purchases'], 'time, min': f"{r['seconds'] / 60:,.1f}", 'peak memory, GiB': f"{r['peak_mb'] / 1024:.1f}",
+                        'disk, GiB': f"{r['disk_mb'] / 1024:.1f}", 'on': r['machine'] or None, 'executed': r['executed'] or None, 'code': r['code'] or None} for r in rows])
+
+# %% ../nbs/90_report.ipynb #0ded9e4e
+def picture_of_index(
+    run: Run,  # a run that has been rendered
+    folder: Path,  # where the picture goes
+) -> list:  # its name; [] where there is no index or no Chromium
+    "What somebody sees who opens the report."
+    from types import SimpleNamespace
+    from recsys_lib.service import photograph
+    if not (run.folder / 'index.html').exists(): return []
+    return [p.name for p in photograph(SimpleNamespace(url=run.folder.as_uri()), {'report_index': ('/index.html', 'desk')}, folder)]
+
 # %% ../nbs/90_report.ipynb #a6c28e15
 def publish(
     run: Run,  # the reference run, `demo-twin`
     reports_dir: 'str | Path',  # the folder `reports/` of the repository; its parent holds README.md
 ) -> list:  # the files written
-    """Write metrics.json, README.md and the cards of the reference run and its pictures of the shop window, `published.json` with the hash of each, and refresh the figures that the repository's README quotes.
+    """Write metrics.json, README.md, the cards and the costs, pictures of the shop window and of the report, `published.json` with the hash of each, and refresh the figures that the repository's README quotes.
     Raises `InputError` for a run on other data than the twin, or with a stage that failed."""
     if not run.folder.name.endswith('-twin'): raise InputError(f"run {run.folder.name}: only a run on the twin is published")
     reports, metrics = Path(reports_dir), run_metrics(run)
@@ -891,8 +934,11 @@ def publish(
     for name, text in cards.items(): (reports / f'{name}.md').write_text(text, encoding='utf-8')
     pictures = [p for p in (run.folder / 'service/home.jpg', run.folder / 'service/home_on_a_phone.jpg') if p.exists()]
     for p in pictures: shutil.copyfile(p, reports / f'shop_{p.name}')
+    pictured = picture_of_index(run, reports)
+    costs = kept_costs(reports / 'costs.json', run); write_json(reports / 'costs.json', costs)
+    blocks |= {'costs': costs_text(costs), 'report': f'![The index of a report: what was run, and how good the recommendations are](reports/{pictured[0]})' if pictured else ''}
     (reports / 'README.md').write_text(REPORT.format(**metrics | blocks), encoding='utf-8')
-    ours = ['metrics.json', 'README.md', *(f'{name}.md' for name in cards), *(f'shop_{p.name}' for p in pictures)]
+    ours = ['metrics.json', 'README.md', 'costs.json', *(f'{name}.md' for name in cards), *(f'shop_{p.name}' for p in pictures), *pictured]
     write_json(reports / 'published.json', dict(run=metrics['run'], fingerprint=metrics['fingerprint'], files={name: sha256(reports / name) for name in ours}))
     readme = reports.parent / 'README.md'
     if readme.exists():
