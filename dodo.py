@@ -4,7 +4,7 @@ A stage is fresh while its code, parameters and inputs are what they were and it
 order and what runs side by side; freshness is kept here, because doit writes its own state only when it ends, and a run that
 was killed would forget the stages that it had finished. Settings come from the environment: DATA, PROFILE, SEED.
 """
-import ast, fcntl, hashlib, importlib.util, json, linecache, os, re, shutil, subprocess, sys, threading, time
+import ast, atexit, fcntl, hashlib, importlib.util, json, linecache, os, re, shutil, signal, subprocess, sys, threading, time
 from functools import cache
 from pathlib import Path
 
@@ -187,6 +187,35 @@ def write(path, value):
 
 # -- a run
 
+class Tracker:
+    """Names the stages that have ended to a process that tells Weights & Biases (nbs/92_tracking.ipynb): broken, slow or without a network, that costs the pipeline a line.
+    All that one `make` runs is one group. WANDB_MODE=disabled starts nothing."""
+    patience = 60  # s that the end of the pipeline waits for what is still being sent
+    def __init__(self, folder): self.folder, self.log, self.process, self.lock = folder, folder / 'wandb/tracking.log', None, threading.Lock()
+
+    def start(self):
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        group = os.environ.get('WANDB_RUN_GROUP') or f"{self.folder.name} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        with open(self.log, 'w') as log: self.process = subprocess.Popen([sys.executable, '-c', 'import sys; from recsys_lib.tracking import follow; follow(sys.argv[1])', str(self.folder)],
+            stdin=subprocess.PIPE, stderr=log, text=True, env=os.environ | {'WANDB_RUN_GROUP': group}, start_new_session=True)  # ^C is for the pipeline; it ends when nobody names stages any more
+        atexit.register(self.close)
+
+    def tell(self, stage):
+        if os.environ.get('WANDB_MODE') == 'disabled': return
+        with self.lock:
+            try:
+                if not self.process: self.start()
+                print(stage, file=self.process.stdin, flush=True)
+            except OSError: pass  # it has ended: `close` says so
+
+    def close(self):
+        try: self.process.stdin.close()
+        except OSError: pass
+        try: code = self.process.wait(self.patience)
+        except subprocess.TimeoutExpired: os.killpg(self.process.pid, signal.SIGKILL); code = 'none'; self.process.wait()
+        if code: say(f"tracking: {f'still sending after {self.patience} s' if code == 'none' else f'its process ended with code {code} ({shown(self.log)})'}; `wandb sync --include-online` in {shown(self.folder)} sends what is there", sys.stderr)
+
+
 class Pipeline:
     "One profile on one dataset: its folder, its stages and their parameters."
     def __init__(self, data, profile, seed):
@@ -194,6 +223,7 @@ class Pipeline:
         self.profile, self.seed = profile or ('hm' if data else 'demo'), seed
         dataset = f'{self.data.name}-{sha(str(self.data))[:6]}' if data else 'twin'
         self.folder = ROOT / 'reports/runs' / f'{self.profile}-{dataset}'
+        self.tracker = Tracker(self.folder)
 
     def load(self):
         "Read notebooks and profile. Raises `Mistake` before anything runs."
@@ -268,9 +298,9 @@ class Pipeline:
             done.unlink(missing_ok=True); full = no_room(self.folder, error)
             if partial.exists(): partial.replace(failed) if read(partial) else partial.unlink()  # it may have been cut off
             message, mistake = (f'stage {stage}: {full}', True) if full else explain(stage, error, failed)
-            say(message, sys.stderr)
+            say(message, sys.stderr); self.tracker.tell(stage)
             return (TaskError if mistake else TaskFailed)(message, report=False)  # doit's exit codes 2 and 1
-        say(lines.last or f'{stage}: done')
+        say(lines.last or f'{stage}: done'); self.tracker.tell(stage)
 
     def tasks(self):
         "The stages as doit tasks."
@@ -419,6 +449,7 @@ def environment():
     "What the kernels inherit."
     os.environ['OPENBLAS_NUM_THREADS'] = '1'  # implicit asks for it: its own threads and BLAS's get in each other's way
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that wait for each other must not spin: where other work runs beside, that costs ten times what it saves
+    os.environ['LOOKBOOK_TRACKS'] = 'pipeline'  # the stages leave it to `Tracker`
     os.environ['JUPYTER_PREFER_ENV_PATH'] = '1'  # the kernel named python3 is this environment's, not the user's
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))  # this checkout's library
     if 'MAKELEVEL' in os.environ: end_with_parent()

@@ -82,7 +82,7 @@ def example(
 SIZES = dict(desk=(1280, 900), phone=(375, 780))
 
 def photograph(
-    service: Service,
+    service: Any,  # what has a `url`, as `Service`
     pages: dict,  # name -> (address, size), one of `SIZES`; in one browser, one after the other
     folder: Path,  # where <name>.jpg goes
     customer: str = '',  # through whose eyes

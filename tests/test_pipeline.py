@@ -289,3 +289,24 @@ def test_bench_and_clean(project):
     assert code == 0 and text.split('\n')[1].split() == ['10_data', '1.0', '1']
     assert project.run('clean')[:2] == (0, 'removed reports/runs/demo-twin\n') and not project.run_folder.exists()
     assert project.run('bench')[0] == 2
+
+
+def track_by(project, what):
+    "Put something in the place of recsys_lib.tracking."
+    (project.root / 'recsys_lib/tracking.py').write_text(f'import os, sys, time\ndef follow(folder):\n    {what}\n'); project.edit('dodo.py', 'patience = 60', 'patience = 1')
+
+
+def test_stages_are_named_to_a_process_that_tracks_them(project):
+    "Those that failed too; all of one `make run` have one group."
+    track_by(project, 'for line in sys.stdin: open(folder + "/told", "a").write(os.environ["WANDB_RUN_GROUP"] + " " + line)')
+    project.edit('nbs/20_split.ipynb', 'finish(run_dir', 'raise KeyError\nfinish(run_dir'); assert project.run(WANDB_MODE='offline')[0] == 1
+    project.edit('nbs/20_split.ipynb', 'raise KeyError\n', ''); project.edit('nbs/35_retrieval.ipynb', 'from', '1\nfrom'); code, text, ran = project.run(WANDB_MODE='offline')
+    groups, stages = zip(*[line.rsplit(' ', 1) for line in (project.run_folder / 'told').read_text().splitlines()])
+    assert code == 0 and 'tracking' not in text and stages == ('20_split', *ran) and len(ran) == 2 and groups[0] != groups[1] == groups[2] and all(g.startswith('demo-twin 20') for g in groups)
+
+
+@pytest.mark.parametrize('what, expected', [('raise OSError("no network")', 'its process ended with code 1 (reports/runs/demo-twin/wandb/tracking.log)'), ('time.sleep(60)', 'still sending after 1 s'), ('os.kill(os.getpid(), 9)', 'its process ended with code -9')])
+def test_tracking_never_fails_a_run(project, what, expected):
+    track_by(project, what); project.edit('nbs/20_split.ipynb', 'from', '1\nfrom')
+    code, text, ran = project.run(WANDB_MODE='offline')
+    assert code == 0 and ran == ['20_split'] and f'tracking: {expected}' in text
