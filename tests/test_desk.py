@@ -34,6 +34,11 @@ def test_params_lists_every_parameter_of_every_stage():
         assert not names or 'run_dir' not in sections.get(path.stem, '')
 
 
+def test_every_parameter_says_what_it_is():
+    read = module(); silent = [(name, row['parameter']) for name, path in read.notebooks().items() for row in read.described(path) if not row['meaning']]
+    assert not silent, silent
+
+
 def test_params_tells_type_default_meaning_and_what_the_profile_sets():
     rows = {line[2:].split()[0]: line for line in dodo('params', PROFILE='demo')[1].split('\n40_als\n')[1].split('\n\n')[0].splitlines()[1:]}
     assert rows['factors'].startswith('* ') and re.split(r'  +', rows['factors'][2:]) == ['factors', 'int', '16', '64', 'length of a factor']
