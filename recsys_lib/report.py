@@ -6,12 +6,13 @@
 __all__ = ['PICTURES', 'HEAVY', 'STYLE', 'TABLE_STYLE', 'TERMINAL', 'PAGE', 'JINJA', 'TABLE', 'CONTENTS', 'NOTEBOOK', 'STAGE',
            'FIGURES', 'HEADLINE', 'PLACES', 'USES', 'INDEX', 'PAST', 'CARDS', 'REPORT', 'readable', 'readable_rows',
            'figure_columns', 'text_table', 'headline_text', 'Executed', 'executed_notebooks', 'heading', 'error_of',
-           'joined', 'part_of', 'alternative', 'first_sentence', 'described', 'Aside', 'lightly', 'self_contained',
-           'accessible', 'style_sheet', 'template', 'page', 'facts', 'html_table', 'outlined', 'coloured', 'exporter',
-           'notebook_html', 'stage_page', 'record_of', 'run_metrics', 'stage_rows', 'stage_total', 'moment', 'history',
-           'changes', 'other_runs', 'pictures_of', 'telling', 'source_of', 'model_limits', 'model_card', 'data_card',
-           'card_html', 'card_text', 'past_html', 'bundle_summary', 'index_page', 'linked', 'render_run', 'refreshed',
-           'example_blocks', 'cost_of', 'kept_costs', 'costs_text', 'picture_of_index', 'publish']
+           'joined', 'part_of', 'titles', 'alternative', 'first_sentence', 'described', 'Aside', 'lightly',
+           'self_contained', 'accessible', 'style_sheet', 'template', 'page', 'facts', 'html_table', 'outlined',
+           'coloured', 'exporter', 'notebook_html', 'stage_page', 'record_of', 'run_metrics', 'stage_rows',
+           'stage_total', 'moment', 'history', 'changes', 'other_runs', 'pictures_of', 'telling', 'source_of',
+           'model_limits', 'model_card', 'data_card', 'card_html', 'card_text', 'past_html', 'bundle_summary',
+           'index_page', 'linked', 'render_run', 'refreshed', 'example_blocks', 'cost_of', 'kept_costs', 'costs_text',
+           'picture_of_index', 'publish']
 
 # %% ../nbs/90_report.ipynb #5fa6866c
 import copy, json, os, re, shutil
@@ -170,16 +171,21 @@ def part_of(
 # %% ../nbs/90_report.ipynb #e3559c02
 PICTURES = 'image/png', 'image/jpeg'
 
+def titles(
+    source: str,  # of the cell that drew a picture
+) -> str:  # '' if there are none
+    "The titles or the axes that code names."
+    texts = [t for _, t in re.findall(r"""title\(\s*(['"])([^'"{}]+)\1""", source)]
+    axes = [dict((axis, t) for axis, _, t in re.findall(r"""([xy])label\s*[=(]\s*(['"])([^'"{}]+)\2""", source))]
+    return '; '.join(texts or [f"{a['y']} against {a['x']}" for a in axes if len(a) == 2])
+
 def alternative(
     source: str,  # of the cell that drew a picture
     above: str,  # the heading above it
 ) -> str:
     "The text in place of a picture."
     if found := re.search(r'^#\| *fig-alt: *(.+)', source, re.M): return found[1].strip()
-    texts = [t for _, t in re.findall(r"""title\(\s*(['"])([^'"{}]+)\1""", source)]
-    axes = [dict((axis, t) for axis, _, t in re.findall(r"""([xy])label\s*[=(]\s*(['"])([^'"{}]+)\2""", source))]
-    texts = texts or [f"{a['y']} against {a['x']}" for a in axes if len(a) == 2]
-    return '; '.join(texts) or f'Picture in the section {above}'
+    return titles(source) or f'Picture in the section {above}'
 
 def first_sentence(
     prose: str,  # Markdown
@@ -205,7 +211,7 @@ def described(
                 own = output.metadata.setdefault(kind, {})
                 text = own.setdefault('alt', alternative(cell.source, above))
                 drawn = '' if sum(any(k in o.get('data', {}) for k in PICTURES) for o in cell.outputs) > 1 else first_sentence(prose)
-                output.metadata['caption'] = drawn or text
+                output.metadata['caption'] = drawn or titles(cell.source) or text
         prose = ''
     return nb
 
@@ -877,15 +883,16 @@ def example_blocks(
 # %% ../nbs/90_report.ipynb #7df15abb
 def cost_of(
     run: Run,  # a run
-) -> dict:  # profile, data, articles, customers, purchases, seconds, peak_mb, disk_mb, executed, code, machine, fingerprint; {} if it is not on the twin or not finished
+) -> dict:  # profile, data, articles, customers, purchases, seconds (of the stages), run_seconds (of the notebooks with their tests, one after the other), peak_mb, disk_mb, executed, code, machine, fingerprint; {} if it is not on the twin or not finished
     "What a finished run on the twin cost."
     metrics, made = run_metrics(run), {n.stage for n in executed_notebooks(run)} - {'90_report'}
     stages = metrics['stages']; at_work = [p for p in run.folder.glob('*.partial.ipynb') if not p.name.startswith('90_report')]
     if not run.folder.name.endswith('-twin') or metrics['failed'] or at_work or made - set(stages) or not {'05_twin', '10_data', '60_evaluation', '70_bundle'} <= set(stages): return {}
     now, past, machine = moment(run), run.folder / 'history.json', run.folder / 'environment.json'
     last, on, found = (read_json(past)[-1] if past.exists() else {}), (read_json(machine) if machine.exists() else {}), stages['10_data']['metrics']
+    spent = [nbformat.read(n.path, as_version=4).metadata.get('papermill', {}).get('duration') or 0 for n in executed_notebooks(run)]
     size = sum(os.lstat(Path(folder, name)).st_blocks * 512 for folder, _, names in os.walk(run.folder) for name in names)
-    return dict(profile=run.folder.name.removesuffix('-twin'), data='twin', articles=found.get('items'), customers=found.get('users'), purchases=found.get('transactions'), seconds=now['seconds'],
+    return dict(profile=run.folder.name.removesuffix('-twin'), data='twin', articles=found.get('items'), customers=found.get('users'), purchases=found.get('transactions'), seconds=now['seconds'], run_seconds=round(sum(spent)),
                 peak_mb=max(s['peak_mb'] for s in stages.values()), disk_mb=round(size / 2 ** 20), executed=now['ended'][:10], code=last['commit'] if last.get('stages') == now['stages'] else '',
                 machine=f"{on['cores']} cores, {on['memory_gib']:.0f} GiB" if {'cores', 'memory_gib'} <= set(on) else '', fingerprint=metrics['fingerprint'])
 
@@ -903,19 +910,25 @@ def costs_text(
     rows: list,  # of `kept_costs`
 ) -> str:  # Markdown
     "What a run costs at each scale, as a table."
-    return text_table([{'profile': r['profile'], 'articles': r['articles'], 'customers': r['customers'], 'purchases': r['purchases'], 'time, min': f"{r['seconds'] / 60:,.1f}", 'peak memory, GiB': f"{r['peak_mb'] / 1024:.1f}",
+    return text_table([{'profile': r['profile'], 'articles': r['articles'], 'customers': r['customers'], 'purchases': r['purchases'], 'run, min': f"{r['run_seconds'] / 60:,.0f}", 'stages, min': f"{r['seconds'] / 60:,.1f}", 'peak memory, GiB': f"{r['peak_mb'] / 1024:.1f}",
                         'disk, GiB': f"{r['disk_mb'] / 1024:.1f}", 'on': r['machine'] or None, 'executed': r['executed'] or None, 'code': r['code'] or None} for r in rows])
 
 # %% ../nbs/90_report.ipynb #0ded9e4e
 def picture_of_index(
     run: Run,  # a run that has been rendered
     folder: Path,  # where the picture goes
+    most: int = 150_000,  # bytes; a larger picture is stored coarser
 ) -> list:  # its name; [] where there is no index or no Chromium
     "What somebody sees who opens the report."
     from types import SimpleNamespace
+    from PIL import Image
     from recsys_lib.service import photograph
     if not (run.folder / 'index.html').exists(): return []
-    return [p.name for p in photograph(SimpleNamespace(url=run.folder.as_uri()), {'report_index': ('/index.html', 'desk')}, folder)]
+    made = photograph(SimpleNamespace(url=run.folder.as_uri()), {'report_index': ('/index.html#how-good-the-recommendations-are', 'desk')}, folder)
+    for p in made:
+        for quality in (60, 40, 20):
+            if p.stat().st_size > most: Image.open(p).convert('RGB').save(p, quality=quality)
+    return [p.name for p in made]
 
 # %% ../nbs/90_report.ipynb #a6c28e15
 def publish(
