@@ -212,6 +212,7 @@ class Tracker:
         try: self.process.stdin.close()
         except OSError: pass
         try: code = self.process.wait(self.patience)
+        except KeyboardInterrupt: return say('\ntracking goes on without being waited for', sys.stderr)
         except subprocess.TimeoutExpired: os.killpg(self.process.pid, signal.SIGKILL); code = 'none'; self.process.wait()
         if code: say(f"tracking: {f'still sending after {self.patience} s' if code == 'none' else f'its process ended with code {code} ({shown(self.log)})'}; `wandb sync --include-online` in {shown(self.folder)} sends what is there", sys.stderr)
 
@@ -361,7 +362,10 @@ def explain(stage, error, failed):
 def no_room(folder, error):
     "What to say if a stage failed because a disk is full, whatever its libraries made of that; '' otherwise."
     import tempfile
-    short = [place for place in (folder, Path(tempfile.gettempdir())) if shutil.disk_usage(place).free < 2 ** 20]
+    places = [folder]
+    try: places.append(Path(tempfile.gettempdir()))
+    except OSError: pass  # it tries to write, which full disks refuse
+    short = [place for place in places if place.exists() and shutil.disk_usage(place).free < 2 ** 20]
     if not short and 'No space left on device' not in str(error): return ''
     return f"no room left on the disk{f' of {shown(short[0])}' if short else ''}; free some, and `make run` goes on with this stage"
 

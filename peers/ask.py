@@ -81,6 +81,7 @@ def tune(folder, name, trials, limit, asked=in_a_process, bar=None):
         settings, start, stopped, found = proposal(name, done), time.perf_counter(), '', []
         for judge in judges(folder):
             stopped = asked(judge, name, settings, to, max(.01, limit - (time.perf_counter() - start)))
+            if stopped.startswith('ended after'): stopped = f'ended after {limit:.0f} s'  # of the whole trial; this period had what was left
             if stopped: break
             found.append(average_precision(np.load(to)[:, :12], np.load(judge / 'bought.npy')))
         value = None if stopped else round(float(np.concatenate(found).mean()), 7)

@@ -35,6 +35,7 @@ def send(
 ):
     "Track a stage: its record, its pictures, its error. Never raises."
     try:
+        if (run.folder / f'{stage}.partial.ipynb').exists(): return
         failed = next((n for n in executed_notebooks(run) if n.stage == stage and n.failed), None)
         if failed:
             nb = nbformat.read(failed.path, as_version=4); error = error_of(nb)

@@ -84,7 +84,9 @@ class Bundles:
             try: new = self.previous if self.previous and self.previous.folder == folder else self.opened(folder)
             except InputError as e: self.refuse(folder, e); raise
             except Exception as e: self.refuse(folder, e); raise InputError(f'{folder}: {e}') from e
-            self.previous, self.recommender, self.refused = self.recommender, new, None
+            old = self.previous; self.previous, self.recommender, self.refused = self.recommender, new, None
+            if old is not None and old is not new:
+                for own in ('describe', 'recommend'): vars(old).pop(own, None)  # they lead back to it: without them it goes with its last request, and not when the collector comes by, which to the first bundle it never does
             self.switched += 1; self.note()
             log.info('bundle switched', extra=dict(bundle=new.version, before=self.previous.version))
             return new

@@ -1,5 +1,5 @@
 """The peers: that each is asked fairly, answers what a plain reading of it would, and that tuning is bounded and can be taken up again."""
-import importlib.util, json, sys
+import importlib.util, json, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +130,16 @@ def test_a_trial_is_judged_by_everybody_of_all_periods(asked):
     folder, name = asked[0], 'popularity, tuned'; settings = models.PEERS[name][1]
     by_hand = [average_precision(ask.answer(q, name, settings)[:, :12], np.load(q / 'bought.npy')) for q in ask.judges(folder)]
     assert len(by_hand) == 2 and np.isclose(ask.tune(folder, name, 1, 60, here)[0]['map'], np.concatenate(by_hand).mean(), atol=1e-7)
+
+
+def test_a_trial_has_its_time_for_all_periods_together(asked, tmp_path):
+    folder, name, given = copy_of(asked[0], tmp_path / 'late'), 'popularity, tuned', []
+    def late(question, name, settings, to, limit):
+        given.append(limit)
+        if len(given) % 2: time.sleep(.3); return here(question, name, settings, to, limit)
+        return f'ended after {limit:.0f} s'
+    trial, = ask.tune(folder, name, 1, 1, late)
+    assert given[0] > .9 and given[1] <= .7 and (trial['map'], trial['stopped']) == (None, 'ended after 1 s')
 
 
 def test_proposals_stay_in_their_ranges():

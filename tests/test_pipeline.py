@@ -202,6 +202,16 @@ def test_a_full_disk(project):
     finally: subprocess.run(['umount', '--lazy', project.run_folder.parent], check=True)
 
 
+def test_what_is_said_of_a_failure_asks_for_no_room_itself(project, monkeypatch, tmp_path):
+    "Where every disk is full there is not even a folder for temporary files; and the run's folder may be gone."
+    module, full = dodo(project), OSError(28, 'No space left on device')
+    def refused(): raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']")
+    monkeypatch.setattr('tempfile.gettempdir', refused)
+    assert module.no_room(project.run_folder, full).startswith('no room left on the disk') and module.no_room(tmp_path / 'gone', KeyError('x')) == ''
+    monkeypatch.setattr('shutil.disk_usage', lambda place: shutil._ntuple_diskusage(9, 9, 0))
+    assert module.no_room(project.run_folder, refused).startswith('no room left on the disk of reports/runs/demo-twin;')
+
+
 @pytest.mark.parametrize('victim', ['pipeline', 'make'])
 def test_kill_in_mid_stage_then_resume(project, victim):
     "SIGKILL of the pipeline, or of the make above it, ends the kernel, leaves no stamp, and the next run goes on from there."
@@ -310,3 +320,13 @@ def test_tracking_never_fails_a_run(project, what, expected):
     track_by(project, what); project.edit('nbs/20_split.ipynb', 'from', '1\nfrom')
     code, text, ran = project.run(WANDB_MODE='offline')
     assert code == 0 and ran == ['20_split'] and f'tracking: {expected}' in text
+
+
+def test_nobody_has_to_wait_for_tracking(project):
+    "The first ^C ends the wait, in one line; what is being sent is sent."
+    track_by(project, 'open(folder + "/begun", "w").close(); time.sleep(3); open(folder + "/sent", "w").close()'); project.edit('dodo.py', 'patience = 1', 'patience = 30')
+    project.edit('nbs/35_retrieval.ipynb', 'from', '1\nfrom'); process = project.start(WANDB_MODE='offline')
+    wait_for(lambda: all(project.has('begun', 'stamps/35_retrieval.json'))); time.sleep(1); process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=20)
+    assert process.returncode == 0 and text.splitlines()[-1] == 'tracking goes on without being waited for' and 'Traceback' not in text
+    wait_for(lambda: project.has('sent') == [True])

@@ -1,5 +1,5 @@
 """Bundles are switched while the service answers; a bad one is refused, and the old one goes on."""
-import json, shutil, time
+import gc, json, shutil, time, weakref
 
 import pytest
 
@@ -46,6 +46,17 @@ def test_switching_and_going_back(client, shelf, bundle, customers):
     assert [(r['article_id'], r['score'], r['prod_name']) for r in second['recommendations']] == [(r['article_id'], r['score'], r['prod_name'].upper()) for r in first['recommendations']]
     assert admin(client, rollback=True).json['bundle'] == bundle.name and ask() == first and (shelf / 'current').resolve().name == bundle.name
     assert admin(client, rollback=True).json['bundle'] == 'second'
+
+
+def test_a_bundle_goes_when_nobody_can_go_back_to_it(client, shelf, bundle, customers):
+    "At once, with no help of the collector, which never comes to what was there when the service began; a request that is under way has its answer."
+    bundles = client.application.extensions['bundles']; another(bundle, shelf, 'third'); first = bundles.recommender; gone = weakref.ref(first); gc.disable()
+    try:
+        for version in ('second', 'third'): bundles.switch(shelf / version); assert client.get(f'/recommend/{customers[0]}').json['bundle'] == version
+        ids, _ = first.recommend(first.customers(customers[:1]), 3); assert first.describe(ids[0, 0])['article_id']
+        del first; assert gone() is None and bundles.previous.version == 'second'
+        assert bundles.switch(shelf / 'second').recommend.__self__ is not bundles.recommender  # one that was gone back to answers as before: together
+    finally: gc.enable()
 
 
 def test_a_bad_bundle_is_refused(client, shelf, bundle, customers, tmp_path):
