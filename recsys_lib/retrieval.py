@@ -31,7 +31,7 @@ USER_COLUMNS = ('age', 'FN', 'Active', 'club_idx', 'news_idx')  # static attribu
 
 @dataclass
 class History:
-    "What a batch of B visitors did: the last N interactions each, newest first, padded with item -1."
+    "What a batch of B visitors did: the last N interactions each, newest first, padded with item -1. Not to be changed once it was read: weights are kept."
     item: np.ndarray  # (B, N) int32
     age: np.ndarray  # (B, N) float32, days before now
     price: np.ndarray  # (B, N) float32

@@ -4,13 +4,14 @@ A request is plain synchronous code, in a greenlet of its own. Where it asks the
 that stand aside are asked about in one go (adaptive batching, as in Clipper, Crankshaw et al. 2017, without waiting for anybody). A batch says to the bit
 what one by one would (`35_retrieval`), so an answer does not depend on its company.
 """
-import asyncio, contextvars, itertools
+import asyncio, contextvars, itertools, logging
 
 from greenlet import getcurrent, greenlet
 
 from recsys_lib.bundle import Recommender
 from recsys_lib.retrieval import joined
 
+log = logging.getLogger('lookbook.batching')
 MOST = 8  # visitors in one go: nobody waits for more
 
 
@@ -50,11 +51,13 @@ class Batching:
         for k, those in itertools.groupby(sorted(now, key=lambda w: w[0]), key=lambda w: w[0]):
             _, histories, futures = zip(*those)
             try: ids, scores = self.one_by_one(joined(histories), k); found = [(ids[n:n + 1], scores[n:n + 1]) for n in range(len(ids))]
-            except Exception: found = [self.alone(history, k) for history in histories]  # whoever is to blame, the others have their answers
+            except BaseException as e:  # whoever is to blame, the others have their answers; nobody is left waiting
+                if len(histories) > 1: log.warning('a batch failed, and is worked out one by one', exc_info=e)
+                found = [self.alone(history, k) for history in histories]
             for said, one in zip(futures, found):
                 if said.done(): continue  # the client has gone
                 said.set_exception(one) if isinstance(one, Exception) else said.set_result(one)
 
     def alone(self, history, k):
         try: return self.one_by_one(history, k)
-        except Exception as e: return e
+        except BaseException as e: return e if isinstance(e, Exception) and not isinstance(e, StopIteration) else RuntimeError(repr(e))  # those two a future does not take

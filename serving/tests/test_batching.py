@@ -15,12 +15,13 @@ def somebody(item): return history_of([[(item, 1., 0., 1, PURCHASE)]], 4)
 @pytest.fixture
 def model():
     "Says back whose history it was, and notes how many it was asked about at a time. Item 13 is too much for it."
-    asked = []
+    asked, model = [], types.SimpleNamespace(kind=ValueError)
     def recommend(history, k=12, exclude=None, filters=None, diversity=0.):
         asked.append((len(history), k)); first = history.item[:, :1]
-        if (first == 13).any(): raise ValueError('13')
+        if (first == 13).any(): raise model.kind('13')
         return np.repeat(first, k, 1), np.full((len(history), k), float(diversity))
-    return types.SimpleNamespace(recommend=recommend, asked=asked, batching=Batching(types.SimpleNamespace(recommend=recommend)))
+    model.asked, model.batching = asked, Batching(types.SimpleNamespace(recommend=recommend))
+    return model
 
 
 def view(model, item, k=2, diversity=0.):
@@ -48,10 +49,12 @@ def test_what_is_asked_with_more_is_asked_alone(model):
 def test_outside_of_the_loop_nobody_waits(model): assert view(model, 5) == 5 and model.asked == [(1, 2)]
 
 
-def test_one_that_fails_fails_alone(model):
+@pytest.mark.parametrize('kind,told', [(ValueError, ValueError), (StopIteration, RuntimeError), (asyncio.CancelledError, RuntimeError)])
+def test_one_that_fails_fails_alone(model, caplog, kind, told):
+    model.kind = kind
     async def several(): return await asyncio.gather(*(aside(view, model, item) for item in (1, 13, 2)), return_exceptions=True)
     one, failed, two = asyncio.run(several())
-    assert (one, two) == (1, 2) and isinstance(failed, ValueError)
+    assert (one, two) == (1, 2) and isinstance(failed, told) and 'one by one' in caplog.text
 
 
 def test_a_client_that_goes_leaves_nothing_behind(model):
