@@ -61,7 +61,7 @@ class Project:
         "Run to the end: (exit code, what was printed, the stages that ran)."
         log = self.run_folder / 'log'; log.unlink(missing_ok=True)
         process = self.start(command, **env)
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=300)  # a machine may be busy
         return process.returncode, text, log.read_text().split() if log.exists() else []
 
     def has(self, *names): return [(self.run_folder / name).exists() for name in names]
@@ -89,7 +89,7 @@ def dodo(project):
     return module
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, 'nothing happened'
@@ -226,7 +226,7 @@ def test_kill_in_mid_stage_then_resume(project, victim):
     code, text, _ = project.run()
     assert code == 2 and 'another `make run` is at work' in text
     os.kill(process.pid, signal.SIGKILL); process.wait()
-    wait_for(lambda: not alive(pipeline) and not alive(kernel), 10)
+    wait_for(lambda: not alive(pipeline) and not alive(kernel), 60)
     assert project.has('20_split.partial.ipynb', 'stamps/20_split.json', 'stamps/10_data.json') == [True, False, True]
     project.edit('nbs/20_split.ipynb', slow, '')
     assert project.run()[2] == ['20_split'] and project.has('20_split.partial.ipynb') == [False]
@@ -326,7 +326,9 @@ def test_nobody_has_to_wait_for_tracking(project):
     "The first ^C ends the wait, in one line; what is being sent is sent."
     track_by(project, 'open(folder + "/begun", "w").close(); time.sleep(3); open(folder + "/sent", "w").close()'); project.edit('dodo.py', 'patience = 1', 'patience = 30')
     project.edit('nbs/35_retrieval.ipynb', 'from', '1\nfrom'); process = project.start(WANDB_MODE='offline')
-    wait_for(lambda: all(project.has('begun', 'stamps/35_retrieval.json'))); time.sleep(1); process.send_signal(signal.SIGINT)
-    text, _ = process.communicate(timeout=20)
+    for line in process.stdout:
+        if line.startswith('run: '): break  # the last that it says
+    wait_for(lambda: project.has('begun') == [True]); time.sleep(1); process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=120)
     assert process.returncode == 0 and text.splitlines()[-1] == 'tracking goes on without being waited for' and 'Traceback' not in text
     wait_for(lambda: project.has('sent') == [True])

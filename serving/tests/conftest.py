@@ -110,7 +110,7 @@ class Server:
         try: os.killpg(self.process.pid, 0); return True
         except ProcessLookupError: return False
 
-    def connect(self): return http.client.HTTPConnection('127.0.0.1', self.port, timeout=20)
+    def connect(self): return http.client.HTTPConnection('127.0.0.1', self.port, timeout=60)
 
     def ask(self, method, address, body=None, connection=None):
         connection = connection or self.connect()

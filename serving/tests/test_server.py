@@ -76,8 +76,8 @@ def test_many_at_once_then_sigterm(light_python, container, bundle, recommender,
         assert f'lookbook_bundle{{bundle="{recommender.version}"}} 2.0' in text
         idle = server.connect(); server.ask('GET', '/healthz', connection=idle)  # kept open: must not keep the service from ending
         os.kill(server.process.pid, signal.SIGTERM)
-        assert server.process.wait(15) == 0, server.log.read_text()
-        end = time.monotonic() + 5
+        assert server.process.wait(60) == 0, server.log.read_text()
+        end = time.monotonic() + 30
         while server.alive(): assert time.monotonic() < end, 'a worker is left'; time.sleep(.05)
         with pytest.raises(OSError): server.ask('GET', '/healthz')
     assert 'Traceback' not in server.log.read_text() and 'ERROR' not in server.log.read_text()
