@@ -8,8 +8,8 @@ __all__ = ['CONFIGS', 'LOOKS', 'TEXT_FIELDS', 'SHORT', 'IMAGES', 'open_clip_libr
            'compose', 'vary', 'image_paths', 'decode', 'pixel_cache', 'split_products', 'augment', 'contrastive_loss',
            'same_text', 'true_text', 'recall', 'validate', 'Training', 'autocast', 'batch_of', 'FewWords', 'few_words',
            'moving_average', 'Trainer', 'save_atomically', 'identity', 'train', 'train_on', 'curve_point', 'stopped',
-           'propose_steps', 'export_tower', 'Calibration', 'quantise', 'model_digest', 'export_towers', 'ahead',
-           'read_shards', 'embed', 'content_vectors', 'Embeddings', 'encoders', 'embed_catalogue', 'prepare',
+           'propose_steps', 'untraced', 'export_tower', 'Calibration', 'quantise', 'model_digest', 'export_towers',
+           'ahead', 'read_shards', 'embed', 'content_vectors', 'Embeddings', 'encoders', 'embed_catalogue', 'prepare',
            'hashed_words', 'scratch_embeddings', 'scratch_towers', 'open_embeddings', 'open_towers', 'zero_shot',
            'colour_histograms', 'classify_colours', 'near_duplicates', 'gallery']
 
@@ -606,6 +606,15 @@ def propose_steps(
     return int(seconds / np.median(took[1:])), float(np.median(took[1:]))
 
 # %% ../nbs/30_clip.ipynb #06e9e051
+def untraced(
+    program: torch.onnx.ONNXProgram,
+) -> torch.onnx.ONNXProgram:
+    "The same without the exporter's notes of the line, in which process, each node came from: a second run writes the same bytes."
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+        for value in node.outputs: value.metadata_props.clear()
+    return program
+
 def export_tower(
     tower: nn.Module,  # `ImageTower` or `TextTower`
     example: torch.Tensor,  # an input of three rows
@@ -618,7 +627,7 @@ def export_tower(
     try:
         program = torch.onnx.export(tower.eval().cpu(), (example,), dynamo=True, opset_version=20, dynamic_shapes=(free,), input_names=[name], output_names=['vector'], verbose=False)
         assert program is not None  # with dynamo there is always one
-        program.save(str(path))
+        untraced(program).save(str(path))
     finally: quiet.setLevel(level)
 
 # %% ../nbs/30_clip.ipynb #b2755d4c

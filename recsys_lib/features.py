@@ -20,6 +20,7 @@ import onnxruntime
 import torch
 from onnx import numpy_helper
 
+from .clip import untraced
 from .core import InputError, Run, extensions, read_json, stage, to_date, write_json
 from .data import ITEM_ATTRIBUTES, open_dataset
 from .retrieval import PURCHASE, USER_COLUMNS, Candidates, History, graph_inputs, run_graph
@@ -254,7 +255,7 @@ def export_template(
         warnings.simplefilter('ignore')
         program = torch.onnx.export(module, kwargs=inputs, dynamo=True, opset_version=20, dynamic_shapes=axes, output_names=['features'], verbose=False)
     assert program is not None  # with dynamo there is always one
-    model = program.model_proto
+    model = untraced(program).model_proto
     found = {t.name for t in model.graph.initializer}
     missing = [t for t in (*TABLES, *(f'added_{name}' for name, (_, table) in module.extra.items() if table)) if t not in found]
     if missing: raise RuntimeError(f"the exporter folded the table {missing[0]!r} away: it must be used by lookup only")
