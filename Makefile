@@ -19,11 +19,11 @@ run: .venv/.exported ## [DATA=folder] [PROFILE=name] [SEED=n]: from raw files (o
 test: .venv/.ready system ## notebooks exported and clean, types, the tiny profile end to end, each notebook's cells against the library, pytest with coverage
 	@$(BIN)/python dodo.py check
 	@$(BIN)/ruff check --quiet
-	@rm -rf build/scratch && mkdir -p build/scratch  # what the notebooks draw for their own tests, shared by their processes
+	@rm -rf build/scratch && mkdir -p build/scratch  # what the notebooks draw for their own tests, shared by their processes, so one stage at a time
 	@$(BIN)/mypy --no-error-summary & types=$$!; \
-	  DATA= PROFILE=tiny SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch MAKEFLAGS=-j2 $(BIN)/python dodo.py run && wait $$types
+	  DATA= PROFILE=tiny SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch MAKEFLAGS= $(BIN)/python dodo.py run && wait $$types
 	@DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_BUNDLE=$(CURDIR)/reports/runs/tiny-twin/bundle/current \
-	  $(BIN)/python -m pytest -q -n 3 --dist loadfile --cov --cov-report=term --cov-fail-under=80
+	  $(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=80
 
 serve: .venv-serving/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=8000]: the endpoint and the shop window, from that run's bundle
 	@run="$(CURDIR)/$$($(PYTHON) dodo.py folder)"; bundle="$(if $(BUNDLE),$(abspath $(BUNDLE)),$$run/bundle/current)"; \
