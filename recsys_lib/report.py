@@ -885,12 +885,12 @@ def cost_of(
     run: Run,  # a run
 ) -> dict:  # profile, data, articles, customers, purchases, seconds (of the stages), run_seconds (of the notebooks with their tests, one after the other), peak_mb, disk_mb, executed, code, machine, fingerprint; {} if it is not on the twin or not finished
     "What a finished run on the twin cost."
-    metrics, made = run_metrics(run), {n.stage for n in executed_notebooks(run)} - {'90_report'}
+    metrics, executed = run_metrics(run), executed_notebooks(run); made = {n.stage for n in executed} - {'90_report'}
     stages = metrics['stages']; at_work = [p for p in run.folder.glob('*.partial.ipynb') if not p.name.startswith('90_report')]
     if not run.folder.name.endswith('-twin') or metrics['failed'] or at_work or made - set(stages) or not {'05_twin', '10_data', '60_evaluation', '70_bundle'} <= set(stages): return {}
     now, past, machine = moment(run), run.folder / 'history.json', run.folder / 'environment.json'
     last, on, found = (read_json(past)[-1] if past.exists() else {}), (read_json(machine) if machine.exists() else {}), stages['10_data']['metrics']
-    spent = [nbformat.read(n.path, as_version=4).metadata.get('papermill', {}).get('duration') or 0 for n in executed_notebooks(run)]
+    spent = [nbformat.read(n.path, as_version=4).metadata.get('papermill', {}).get('duration') or 0 for n in executed]
     size = sum(os.lstat(Path(folder, name)).st_blocks * 512 for folder, _, names in os.walk(run.folder) for name in names)
     return dict(profile=run.folder.name.removesuffix('-twin'), data='twin', articles=found.get('items'), customers=found.get('users'), purchases=found.get('transactions'), seconds=now['seconds'], run_seconds=round(sum(spent)),
                 peak_mb=max(s['peak_mb'] for s in stages.values()), disk_mb=round(size / 2 ** 20), executed=now['ended'][:10], code=last['commit'] if last.get('stages') == now['stages'] else '',
