@@ -65,7 +65,7 @@ def joined(
     histories: list,  # of batches of visitors, all of one length
 ) -> History:
     "One batch of several."
-    return histories[0] if len(histories) == 1 else History(*(np.concatenate([getattr(h, f) for h in histories]) for f in History.__dataclass_fields__))
+    return History(*(np.concatenate([getattr(h, f) for h in histories]) for f in History.__dataclass_fields__))
 
 # %% ../nbs/35_retrieval.ipynb #2c0dcabf
 def history_of(

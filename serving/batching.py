@@ -1,4 +1,4 @@
-"""Requests that wait at the same time are answered together: the model takes little longer for eight visitors than for one.
+"""Requests that wait at the same time are answered together: the model takes less for each of several visitors than for one alone.
 
 A request is plain synchronous code, in a greenlet of its own. Where it asks the model it stands aside; the loop takes up the next request, and those
 that stand aside are asked about in one go (adaptive batching, as in Clipper, Crankshaw et al. 2017, without waiting for anybody). A batch says to the bit
@@ -40,7 +40,7 @@ class Batching:
         if not isinstance(getcurrent(), Standing) or len(history) > 1 or exclude is not None or filters is not None or diversity:
             return self.one_by_one(history, k, exclude, filters, diversity)
         loop = asyncio.get_running_loop(); said = loop.create_future()
-        if not self.waiting: loop.call_soon(loop.call_soon, self.answer, loop)
+        if not self.waiting: loop.call_soon(loop.call_soon, self.answer, loop)  # two turns of the loop: in the first, requests begin that came while the model was at work
         self.waiting.append((k, history, said))
         return getcurrent().parent.switch(said)
 
@@ -50,13 +50,16 @@ class Batching:
         if self.waiting: loop.call_soon(self.answer, loop)
         for k, those in itertools.groupby(sorted(now, key=lambda w: w[0]), key=lambda w: w[0]):
             _, histories, futures = zip(*those)
-            try: ids, scores = self.one_by_one(joined(histories), k); found = [(ids[n:n + 1], scores[n:n + 1]) for n in range(len(ids))]
-            except BaseException as e:  # whoever is to blame, the others have their answers; nobody is left waiting
-                if len(histories) > 1: log.warning('a batch failed, and is worked out one by one', exc_info=e)
-                found = [self.alone(history, k) for history in histories]
-            for said, one in zip(futures, found):
+            for said, one in zip(futures, self.found(histories, k)):
                 if said.done(): continue  # the client has gone
                 said.set_exception(one) if isinstance(one, Exception) else said.set_result(one)
+
+    def found(self, histories, k) -> list:
+        "The answer to each, or what went wrong. Whoever is to blame, the others have theirs, and nobody is left waiting."
+        if len(histories) > 1:
+            try: ids, scores = self.one_by_one(joined(histories), k); return [(ids[n:n + 1], scores[n:n + 1]) for n in range(len(ids))]
+            except BaseException as e: log.warning('a batch failed, and is worked out one by one', exc_info=e)
+        return [self.alone(history, k) for history in histories]
 
     def alone(self, history, k):
         try: return self.one_by_one(history, k)
