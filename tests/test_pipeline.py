@@ -55,7 +55,8 @@ class Project:
         return base | dict(WANDB_MODE='disabled') | given
 
     def start(self, command='run', before=(), **env):
-        return subprocess.Popen([*before, sys.executable, 'dodo.py', command], cwd=self.root, env=self.environment(**env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # what was started in the background passes on that it ignores ^C
+        return subprocess.Popen([*before, sys.executable, 'dodo.py', command], cwd=self.root, env=self.environment(**env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=hears)
 
     def run(self, command='run', **env):
         "Run to the end: (exit code, what was printed, the stages that ran)."
