@@ -8,7 +8,7 @@ BIN   := .venv/bin
 SERVE := .venv-serving/bin
 .DEFAULT_GOAL := help
 SYSTEM := chromium redis-server java
-.PHONY: help run test system peers serve lab hooks tune params compare profile bench bench-data bench-clip bench-batch bench-als bench-gowalla bench-serve reports prepare clean distclean lock
+.PHONY: help run test system peers serve lab hooks tune params compare profile bench bench-data bench-clip bench-batch bench-als bench-gowalla bench-serve reports outputs prepare clean distclean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-13s", $$1, $$2; $$1=$$2=""; print}'
@@ -84,8 +84,11 @@ bench-serve: .venv-bench/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder]: re
 bench-gowalla: .venv/.exported ## DATA=folder with train.txt and test.txt: the linear models on LightGCN's split of Gowalla
 	@$(BIN)/python bench/gowalla.py $(DATA)
 
-reports: .venv/.exported ## render the reports of the reference run (demo, twin) into reports/
+reports: .venv/.exported ## render the reports of the reference run (demo, twin) into reports/, and let the tour show it
 	@DATA= PROFILE=demo SEED= $(BIN)/python dodo.py publish
+
+outputs: .venv/.exported ## [STAGE=name]: execute the notebooks whose code has changed, and keep what they show in nbs/
+	@$(BIN)/python dodo.py outputs
 
 prepare: .venv/.ready ## before a commit: export, clean, and check the types and the grammar of the notebooks
 	@$(BIN)/nbdev_export

@@ -493,10 +493,42 @@ def peers(pipeline):
 
 
 def publish(pipeline):
-    "Render the reports again, and copy them to where git keeps them."
+    "Render the reports again, copy them to where git keeps them, and let the tour show that run."
     run(pipeline)
     with alone(pipeline.folder):
         if pipeline.run_stage('90_report', publish_to=str(ROOT / 'reports')): sys.exit(1)
+        keep_shown(ROOT / 'nbs/index.ipynb', run_dir=str(pipeline.folder))
+
+
+BIG = 120_000  # bytes of JSON; what is bigger is seen where the notebook is executed, and not kept by git
+
+
+def keep_shown(path, **given):
+    "Execute a notebook, and keep in it what its cells show: no warnings, no progress bars, nothing big. The hash of its code goes along, to tell when that is of an older one."
+    import nbformat, papermill, tempfile
+    say(f'> {shown(path)}'); cwd, code = path.parent, sha(json.dumps(code_of(path)))
+    with tempfile.TemporaryDirectory() as folder:
+        papermill.execute_notebook(path, Path(folder, path.name), given, kernel_name='python3', language='python', cwd=cwd, progress_bar=bar(path.stem), extra_arguments=['--log-level=CRITICAL'])
+        done = nbformat.read(Path(folder, path.name), as_version=4)
+    notebook = nbformat.read(path, as_version=4); cells = [c for c in done.cells if 'injected-parameters' not in c.metadata.get('tags', [])]
+    for mine, theirs in zip(notebook.cells, cells, strict=True):
+        if mine.cell_type != 'code': continue
+        mine.outputs = [o for o in theirs.outputs if o.get('name') != 'stderr' and 'application/vnd.jupyter.widget-view+json' not in o.get('data', {}) and len(json.dumps(o)) < BIG]
+    notebook.metadata['shown'] = code; nbformat.write(notebook, path)
+    subprocess.run([Path(sys.executable).parent / 'nbdev_clean', '--fname', path], cwd=ROOT, check=True)
+
+
+def outputs(pipeline):
+    "Execute notebooks as a reader would, each on data that it draws, and keep in nbs/ what they show: the one that STAGE names, or those whose code has changed since."
+    import tempfile
+    environment(); os.environ['WANDB_MODE'] = 'disabled'; stage = os.environ.get('STAGE', '')
+    paths = {p.stem: p for p in sorted((ROOT / 'nbs').glob('[0-9]*.ipynb')) + sorted((ROOT / 'nbs/howto').glob('[!.]*.ipynb'))}
+    if stage and stage not in paths: raise Mistake(f"STAGE={stage}: expected one of {', '.join(paths)}")
+    stale = [p for name, p in paths.items() if (name == stage if stage else read(p)['metadata'].get('shown') != sha(json.dumps(code_of(p))))]
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ.setdefault('LOOKBOOK_SCRATCH', scratch)
+        for path in stale: keep_shown(path)
+    print(f"{len(stale)} of {len(paths)} notebooks executed; `git diff --stat nbs` says what they show now")
 
 
 def tune(pipeline):
@@ -713,7 +745,7 @@ def check(pipeline):
     print(f"{len(after)} notebooks and modules are exported and clean")
 
 
-COMMANDS = {f.__name__: f for f in (run, tune, peers, publish, bench, params, compare, profile, folder, clean, check)}
+COMMANDS = {f.__name__: f for f in (run, tune, peers, publish, outputs, bench, params, compare, profile, folder, clean, check)}
 
 if __name__ == '__main__':
     command = COMMANDS.get(sys.argv[1] if len(sys.argv) == 2 else '')

@@ -11,8 +11,8 @@ __all__ = ['PICTURES', 'HEAVY', 'STYLE', 'TABLE_STYLE', 'TERMINAL', 'PAGE', 'JIN
            'coloured', 'exporter', 'notebook_html', 'stage_page', 'record_of', 'run_metrics', 'stage_rows',
            'stage_total', 'moment', 'history', 'changes', 'other_runs', 'pictures_of', 'telling', 'source_of',
            'model_limits', 'model_card', 'data_card', 'card_html', 'card_text', 'past_html', 'bundle_summary',
-           'index_page', 'linked', 'render_run', 'refreshed', 'example_blocks', 'cost_of', 'kept_costs', 'costs_text',
-           'picture_of_index', 'publish']
+           'index_page', 'linked', 'render_run', 'refreshed', 'example_blocks', 'peers_text', 'cost_of', 'kept_costs',
+           'costs_text', 'picture_of_index', 'publish']
 
 # %% ../nbs/90_report.ipynb #5fa6866c
 import copy, json, os, re, shutil
@@ -880,6 +880,17 @@ def example_blocks(
     "Commands and what they answered, each in a block of its own."
     return '\n\n'.join(f"```sh\n{r['command']}\n```\n```json\n{r['answer']}\n```" for r in rows)
 
+# %% ../nbs/90_report.ipynb #1401bb14
+def peers_text(
+    tables: dict,  # of 64_peers: 'peers' and 'settings'
+) -> str:  # Markdown
+    "Ours and its peers as a table, and those that gave no answer."
+    asked = {r['peer']: r for r in tables.get('settings', [])}
+    rows = [{k: r[k] for k in ('model', 'MAP@12', 'MAP@12 low', 'MAP@12 high')} | {'two-stage ahead by': r['two-stage ahead by'], 'two-stage ahead by low': r['ahead low'], 'two-stage ahead by high': r['ahead high'],
+             'trials': asked.get(r['model'], {}).get('trials')} for r in tables.get('peers', [])]
+    silent = [f"{name} ({r['stopped'] or 'no trial gave an answer'})" for name, r in asked.items() if name not in {row['model'] for row in rows}]
+    return '\n\n'.join(filter(None, [text_table(rows) if rows else '', f"Without an answer: {', '.join(silent)}." if silent else ''])) or 'Nobody was asked: `make peers` does it.'
+
 # %% ../nbs/90_report.ipynb #7df15abb
 def cost_of(
     run: Run,  # a run
@@ -952,7 +963,7 @@ def publish(
     for p in pictures: shutil.copyfile(p, reports / f'shop_{p.name}')
     pictured = picture_of_index(run, reports)
     costs = kept_costs(reports / 'costs.json', run); write_json(reports / 'costs.json', costs)
-    blocks |= {'costs': costs_text(costs), 'report': f'![The index of a report: what was run, and how good the recommendations are](reports/{pictured[0]})' if pictured else ''}
+    blocks |= {'costs': costs_text(costs), 'peers': peers_text(metrics['stages'].get('64_peers', {'tables': {}})['tables']), 'report': f'![The index of a report: what was run, and how good the recommendations are](reports/{pictured[0]})' if pictured else ''}
     (reports / 'README.md').write_text(REPORT.format(**metrics | blocks), encoding='utf-8')
     ours = ['metrics.json', 'README.md', 'costs.json', *(f'{name}.md' for name in cards), *(f'shop_{p.name}' for p in pictures), *pictured]
     write_json(reports / 'published.json', dict(run=metrics['run'], fingerprint=metrics['fingerprint'], files={name: sha256(reports / name) for name in ours}))

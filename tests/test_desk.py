@@ -145,3 +145,25 @@ def test_profile_names_lines(tmp_path):
     code, text = dodo('profile', STAGE='35_retrieval', PROFILE='tiny', WANDB_MODE='disabled')
     assert code == 0, text
     assert re.search(r'^recsys_lib/retrieval\.py:\d+ +\d', text, re.M) and 'lines by memory' in text
+
+
+# -- make outputs
+
+def test_what_cells_show_is_kept_without_warnings_and_without_what_is_big(tmp_path, monkeypatch):
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+    read = module(); sources = ["words = 'small'  # a parameter", "import warnings\nprint(words); warnings.warn('not kept')", "'x' * 10 ** 6", '6 * 7']
+    notebook = new_notebook(cells=[new_markdown_cell('# A'), *map(new_code_cell, sources)]); notebook.cells[1].metadata['tags'] = ['parameters']; notebook.cells[4].outputs = [nbformat.v4.new_output('stream', text='old')]
+    path = tmp_path / '10_a.ipynb'; nbformat.write(notebook, path); monkeypatch.setenv('JUPYTER_PREFER_ENV_PATH', '1')
+    read.keep_shown(path, words='given'); kept = nbformat.read(path, as_version=4)
+    assert [c.source for c in kept.cells] == [c.source for c in notebook.cells]
+    assert [[o.get('text') or o['data']['text/plain'] for o in c.outputs] for c in kept.cells[1:]] == [[], ['given\n'], [], ['42']] and not any(c.execution_count for c in kept.cells[1:])
+    code = lambda: read.sha(json.dumps(read.code_of(path)))
+    assert kept.metadata['shown'] == code()
+    kept.cells[0].source = '# B'; nbformat.write(kept, path); assert kept.metadata['shown'] == code()  # prose changes nothing that is shown
+    kept.cells[4].source = '6 * 8'; nbformat.write(kept, path); assert kept.metadata['shown'] != code()
+
+
+def test_outputs_of_a_notebook_that_is_not_there():
+    code, text = dodo('outputs', STAGE='50_feature')
+    assert code == 2 and '50_features' in text and 'Traceback' not in text

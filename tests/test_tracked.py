@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+BIG = 150_000  # bytes
 COSTS = {'profile', 'data', 'articles', 'customers', 'purchases', 'seconds', 'run_seconds', 'peak_mb', 'disk_mb', 'executed', 'code', 'machine', 'fingerprint'}
 
 
@@ -26,6 +27,7 @@ def foreign(root, files):
         if name.endswith('.ipynb'):
             notebook = json.loads(path.read_text()); said = json.dumps([c.get('outputs') for c in notebook['cells']])
             if 'papermill' in notebook.get('metadata', {}) or any('injected-parameters' in c.get('metadata', {}).get('tags', []) for c in notebook['cells']): reasons.append(f'{name} was executed by the pipeline')
+            if (weight := max([len(json.dumps(o)) for c in notebook['cells'] for o in c.get('outputs') or [0]])) > BIG: reasons.append(f'{name} carries an output of {weight:,} bytes')
             if found := re.search(r'reports/runs/(?!demo-twin|tiny-twin)|/shared/data|hm-week|hm-sample', said): reasons.append(f'{name} carries outputs of other data: {found[0]}')
         elif short == name or short == 'published.json': continue
         elif short not in published['files']: reasons.append(f'{name} was not published from the reference run')
@@ -41,9 +43,10 @@ def test_tracked_outputs_are_of_the_twin():
 
 
 def test_the_readme_quotes_what_was_published():
-    from recsys_lib.report import costs_text, refreshed, text_table
+    from recsys_lib.report import costs_text, peers_text, refreshed, text_table
     text, metrics = (ROOT / 'README.md').read_text(), json.loads((ROOT / 'reports/metrics.json').read_text())
     assert refreshed(text, 'headline', f"\n{text_table(metrics['stages']['60_evaluation']['tables']['headline'])}\n") == text
+    assert refreshed(text, 'peers', f"\n{peers_text(metrics['stages'].get('64_peers', {'tables': {}})['tables'])}\n") == text
     if (costs := ROOT / 'reports/costs.json').exists(): assert refreshed(text, 'costs', f'\n{costs_text(json.loads(costs.read_text()))}\n') == text
 
 
