@@ -8,7 +8,7 @@ BIN   := .venv/bin
 SERVE := .venv-serving/bin
 .DEFAULT_GOAL := help
 SYSTEM := chromium redis-server java
-.PHONY: help run test system peers serve lab hooks tune params compare profile bench bench-data bench-clip bench-batch bench-als bench-gowalla bench-serve reports outputs prepare clean distclean lock
+.PHONY: help run test coverage system peers serve lab hooks tune params compare profile bench bench-data bench-clip bench-batch bench-als bench-gowalla bench-serve reports outputs prepare clean distclean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-13s", $$1, $$2; $$1=$$2=""; print}'
@@ -16,14 +16,19 @@ help: ## this list
 run: .venv/.exported ## [DATA=folder] [PROFILE=name] [SEED=n]: from raw files (or the synthetic twin) to bundle and reports
 	@exec $(BIN)/python dodo.py run
 
-test: .venv/.ready system ## notebooks exported and clean, types, the tiny profile end to end, each notebook's cells against the library, pytest with coverage
+test: .venv/.ready system ## notebooks exported and clean, types, the tiny profile end to end, each notebook's cells against the library, pytest
 	@$(BIN)/python dodo.py check
 	@$(BIN)/ruff check --quiet
 	@rm -rf build/scratch && mkdir -p build/scratch  # what the notebooks draw for their own tests, shared by their processes, so one stage at a time
 	@$(BIN)/mypy --no-error-summary & types=$$!; \
 	  DATA= PROFILE=tiny SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch MAKEFLAGS= $(BIN)/python dodo.py run && wait $$types
-	@DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_BUNDLE=$(CURDIR)/reports/runs/tiny-twin/bundle/current \
-	  $(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=80
+	@$(PYTEST)
+
+PYTEST = DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch LOOKBOOK_BUNDLE=$(CURDIR)/reports/runs/tiny-twin/bundle/current \
+  $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+coverage: .venv/.ready system ## pytest again, as the last `make test` left its run, and the share of lines that it reaches; half as slow again
+	@$(PYTEST) --cov --cov-report=term-missing:skip-covered --cov-fail-under=80
 
 serve: .venv-serving/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=8000]: the endpoint and the shop window, from that run's bundle
 	@run="$(CURDIR)/$$($(PYTHON) dodo.py folder)"; bundle="$(if $(BUNDLE),$(abspath $(BUNDLE)),$$run/bundle/current)"; \

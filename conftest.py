@@ -1,7 +1,32 @@
-"What the tests in `tests/` and in `serving/tests/` share: a browser."
-import shutil
+"What the tests in `tests/` and in `serving/tests/` share: a browser, and what the notebooks have drawn and fitted for their own tests."
+import atexit, os, shutil, tempfile
+from pathlib import Path
 
 import pytest
+
+# What a scratch run opens again where it is there; the rest are places where one notebook's tests wrote.
+OPENED_AGAIN = 'twin', 'data', 'split.json', 'clip', 'als', 'snapshots', 'features', 'ranking', 'complements', 'search'
+
+
+def copy_of_scratch(shared):
+    "A scratch folder that may be changed: what is opened again of the one that LOOKBOOK_SCRATCH names. It ends with this process."
+    folder = Path(tempfile.mkdtemp(prefix='lookbook-')); atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for part in OPENED_AGAIN:
+        if (Path(shared) / part).is_dir(): shutil.copytree(Path(shared) / part, folder / part, symlinks=True)
+        elif (Path(shared) / part).exists(): shutil.copy(Path(shared) / part, folder / part)
+    return str(folder)
+
+
+def pytest_configure():
+    "Each process of the tests has its own: `make test` names the one that the pipeline before the tests has filled, and drawing and fitting it again takes a minute."
+    if shared := os.environ.get('LOOKBOOK_SCRATCH'): os.environ['LOOKBOOK_SCRATCH'] = copy_of_scratch(shared)
+
+
+@pytest.fixture(scope='module')
+def scratch(tmp_path_factory):
+    "A scratch folder for the tests of one file, which they share."
+    shared = os.environ.get('LOOKBOOK_SCRATCH')
+    return copy_of_scratch(shared) if shared else tmp_path_factory.mktemp('scratch')
 
 
 @pytest.fixture(scope='module')

@@ -104,7 +104,7 @@ class Run:
         self.scratch = not folder
         self.folder = Path(folder or scratch_folder()).absolute()
 
-    def aside(self, name: str, linked: tuple = ('data', 'twin', 'split.json', 'clip', 'als')) -> 'Run':
+    def aside(self, name: str, linked: tuple = ('data', 'twin', 'split.json', 'clip', 'search', 'als')) -> 'Run':
         "A scratch run over what this one has already, in its folder `trials/<name>`, emptied: what is linked is shared, all else is made anew, small, when it is opened."
         folder = self.path('trials', name); shutil.rmtree(folder, ignore_errors=True); folder.mkdir(parents=True)
         for part in linked:
