@@ -89,19 +89,29 @@ def checked(where, key, value, default):
     raise Mistake(f"{where}: {key} is {value!r} ({type(value).__name__}), expected {expected.__name__} as in the default {default!r}")
 
 
-def parameters(profile, declared):
-    "What a profile sets, by stage: the stage's own section over `common`."
+def sections_of(profile, asked, heirs=()):
+    "A profile's sections: its own over those of the profile that it `extends`, parameter by parameter."
     import yaml
     path = ROOT / 'nbs/params' / f'{profile}.yaml'
-    if not path.exists(): raise Mistake(f"PROFILE={profile}: no such profile; there is {', '.join(sorted(p.stem for p in path.parent.glob('*.yaml')))}")
+    if not path.exists(): raise Mistake(f"{asked}: no such profile; there is {', '.join(sorted(p.stem for p in path.parent.glob('*.yaml')))}")
     where = f'nbs/params/{path.name}'
     try: sections = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as e: raise Mistake(f"{where}: not valid YAML ({' '.join(str(e).split())})") from None
     if not isinstance(sections, dict): raise Mistake(f"{where}: expected sections, each a stage's name or `common`")
-    sections = {name: section or {} for name, section in sections.items()}
+    base = sections.pop('extends', None); sections = {name: section or {} for name, section in sections.items()}
+    if base is not None and (not isinstance(base, str) or base in (profile, *heirs)): raise Mistake(f"{where}: extends: {base}: expected the name of another profile that does not extend this one")
     for name, section in sections.items():
-        if name != 'common' and name not in declared: raise Mistake(f"{where}: {name} is not a stage; expected `common` or one of {', '.join(declared)}")
         if not isinstance(section, dict): raise Mistake(f"{where}: {name}: expected `parameter: value` lines")
+    if base is None: return sections
+    under = sections_of(base, f'{where}: extends: {base}', (profile, *heirs))
+    return {name: under.get(name, {}) | sections.get(name, {}) for name in {**under, **sections}}
+
+
+def parameters(profile, declared):
+    "What a profile sets, by stage: the stage's own section over `common`."
+    where, sections = f'nbs/params/{profile}.yaml', sections_of(profile, f'PROFILE={profile}')
+    for name, section in sections.items():
+        if name != 'common' and name not in declared: raise Mistake(f"{where}: {name} is not a stage; expected `common`, `extends` or one of {', '.join(declared)}")
         known = set().union(*declared.values()) if name == 'common' else set(declared[name])
         for key in section:
             if key in PIPELINE_SETS: raise Mistake(f"{where}: {name}: {key} is set by the pipeline, not by a profile")
@@ -228,7 +238,7 @@ class Pipeline:
 
     def load(self):
         "Read notebooks and profile. Raises `Mistake` before anything runs."
-        if self.data and not self.data.is_dir(): raise Mistake(f"DATA={self.data}: no such folder; expected one with articles.csv and transactions_train.csv")
+        if self.data and not self.data.is_dir(): raise Mistake(f"DATA={self.data}: no such folder; expected one with the files of articles and transactions")
         found = notebooks()
         declared = {name: defaults(path) for name, path in found.items()}
         chosen = parameters(self.profile, declared)
@@ -238,6 +248,12 @@ class Pipeline:
         self.stages = [name for name in AFTER if name in found and not (self.data and name == '05_twin')]
         self.notebook, self.declared, self.chosen = found, declared, chosen
         return self
+
+    def at_test_size(self):
+        "The stages that hm.yaml gives another size for real data and this run's profile does not."
+        if not self.data or not (ROOT / 'nbs/params/hm.yaml').exists(): return []
+        mine = sections_of(self.profile, self.profile)
+        return [stage for stage in sections_of('hm', 'hm') if stage in self.stages and AFTER[stage] and not mine.get(stage)]  # what comes after nothing does not see the data
 
     def after(self, stage):
         "The stages that a stage waits for, as far as they are part of this run."
@@ -407,6 +423,13 @@ def results(pipeline):
 
 # -- commands
 
+def whole(name, default):
+    "A setting of the environment that is a whole number of at least 1."
+    text = os.environ.get(name) or str(default)
+    if not re.fullmatch('0*[1-9][0-9]*', text): raise Mistake(f'{name}={text}: expected a whole number of at least 1')
+    return int(text)
+
+
 def jobs(flags):
     "How many stages side by side: make's -j, as it stands in MAKEFLAGS."
     found = re.search(r'(?:^| )-?\w*j(\d*)(?= |$)', flags.split(' -- ')[0])
@@ -465,6 +488,7 @@ def run(pipeline):
     from doit.doit_cmd import DoitMain
     pipeline.load(); environment()
     quiet, start = reporter(), time.monotonic()
+    if small := pipeline.at_test_size(): say(f"nbs/params/{pipeline.profile}.yaml leaves {', '.join(small)} at the size of the notebooks' own tests; `extends: hm` in it takes what real data needs", sys.stderr)
     with alone(pipeline.folder):
         loader = ModuleTaskLoader({'DOIT_CONFIG': DOIT_CONFIG | {'reporter': quiet}, 'task_stages': pipeline.tasks})
         code = DoitMain(loader, config_filenames=()).run(['run', '-n', str(jobs(os.environ.get('MAKEFLAGS', ''))), '-P', 'thread'])
@@ -479,7 +503,7 @@ def run(pipeline):
 def peers(pipeline):
     "Ask the peers, in their own environment, what the run's evaluation asked; hold their answers beside ours."
     pipeline.load(); environment()
-    same = ''.join(f' {k}={os.environ[k]}' for k in ('DATA', 'PROFILE') if os.environ.get(k))
+    same = ''.join(f' {k}={os.environ[k]}' for k in ('DATA', 'PROFILE') if os.environ.get(k)); whole('TRIALS', 20); whole('LIMIT', 120)
     if not pipeline.stamp('60_evaluation').exists(): raise Mistake(f"{shown(pipeline.folder)}: no evaluation yet; `make run{same}` first")
     from recsys_lib.core import Run
     from recsys_lib.peers import export_questions
@@ -533,18 +557,17 @@ def outputs(pipeline):
 
 def tune(pipeline):
     "Search the ranker's settings, and write the best into the profile."
+    trials = whole('TRIALS', 20)
     run(pipeline)
-    text = os.environ.get('TRIALS') or '20'
-    if not text.isdigit(): raise Mistake(f"TRIALS={text}: expected a whole number")
     base = {k: v for k, v in pipeline.chosen.get('55_ranking', {}).items() if k in pipeline.declared['56_tuning']}
     with alone(pipeline.folder):
-        if pipeline.run_stage('56_tuning', trials=int(text), **base): sys.exit(1)
+        if pipeline.run_stage('56_tuning', trials=trials, **base): sys.exit(1)
     best = read(pipeline.folder / 'records/56_tuning.json')['tables']['best'][0]
-    path = ROOT / 'nbs/params' / f'{pipeline.profile}.yaml'
+    path = ROOT / 'nbs/params' / f'{pipeline.profile}.yaml'; text = path.read_text()
     values = ', '.join(f'{k}: {v}' for k, v in (pipeline.chosen['55_ranking'] | best).items())
-    new, n = re.subn(r'^55_ranking:.*$', f'55_ranking: {{{values}}}', path.read_text(), flags=re.M)
-    if not n: raise Mistake(f"{shown(path)}: expected a line `55_ranking: {{...}}` to put these settings into: {values}")
-    path.write_text(new); print(f"{shown(path)}: 55_ranking: {{{values}}}; `make run` trains with it")
+    new, n = re.subn(r'^55_ranking: *\{.*$', f'55_ranking: {{{values}}}', text, flags=re.M)
+    if not n and re.search('^55_ranking:', text, re.M): raise Mistake(f"{shown(path)}: expected 55_ranking as one line `55_ranking: {{...}}` to put these settings into: {values}")
+    path.write_text(new if n else f"{text.rstrip()}\n55_ranking: {{{values}}}\n"); print(f"{shown(path)}: 55_ranking: {{{values}}}; `make run` trains with it")
 
 
 def bench(pipeline):

@@ -94,8 +94,8 @@ class CartTerms:
         "The term product."
         best = np.zeros(len(self.products) + 1, np.float32)
         for p in self.attributes[cart, 0]:
-            ids = self.products[p][self.products[p] >= 0] if p >= 0 else np.zeros(0, int)
-            best[ids] = np.maximum(best[ids], self.product_lift[p, :len(ids)])
+            if p < 0: continue  # of no product that is known, or there are none
+            ids = self.products[p][self.products[p] >= 0]; best[ids] = np.maximum(best[ids], self.product_lift[p, :len(ids)])
         return best[self.its[0]]
 
     def __call__(self, cart: np.ndarray) -> np.ndarray:  # (c,) -> (P, TERMS) float32

@@ -244,7 +244,7 @@ def test_data_folders_never_share(project, tmp_path):
     assert project.run(DATA=str(data))[2] == ['10_data', '20_split', '35_retrieval'] and (project.run_folder / 'where.txt').read_text() == str(data)
     (data / 'articles.csv').write_text('article_id\n1\n')
     assert project.run(DATA=str(data))[2] == ['10_data']
-    assert project.run(DATA=str(data / 'none'))[:2] == (2, f"error: DATA={data / 'none'}: no such folder; expected one with articles.csv and transactions_train.csv\n")
+    assert project.run(DATA=str(data / 'none'))[:2] == (2, f"error: DATA={data / 'none'}: no such folder; expected one with the files of articles and transactions\n")
 
 
 def test_side_by_side(project):
@@ -269,6 +269,7 @@ def test_jobs(project):
     ('10_data: {rows: true}', '10_data: rows is True (bool), expected int'),
     ('10_data: {rate: 1e-3}', "10_data: rate is '1e-3' (str), expected float"),
     ('10_data: {run_dir: x}', '10_data: run_dir is set by the pipeline'),
+    ('extends: none', 'extends: none: no such profile; there is demo, hm'), ('extends: demo', 'extends: demo: expected the name of another profile'), ('extends: {a: 1}', 'expected the name of another profile'),
     ('10_data: 3', '10_data: expected `parameter: value` lines'), ('[1', 'not valid YAML'), ('3', 'expected sections')])
 def test_a_wrong_profile_is_told_by_file_and_key(project, text, message):
     (project.root / 'nbs/params/demo.yaml').write_text(text)
@@ -281,6 +282,22 @@ def test_a_right_profile(project):
     (project.root / 'nbs/params/demo.yaml').write_text('common: {rows: 1, seed: 2}\n10_data: {rate: 1, rows: 5, name: x}\n20_split:\n')
     assert dodo(project).Pipeline('', '', '').load().chosen == {'10_data': dict(rows=5, rate=1, name='x'), '20_split': dict(seed=2), '35_retrieval': {}}
     assert project.run(PROFILE='none')[:2] == (2, 'error: PROFILE=none: no such profile; there is demo, hm\n')
+
+
+def test_a_profile_extends_another_parameter_by_parameter(project, tmp_path):
+    params = project.root / 'nbs/params'; module = dodo(project); load = lambda data='': module.Pipeline(data, 'shop', '').load()
+    (params / 'hm.yaml').write_text('10_data: {rate: 2, rows: 5}\n20_split: {seed: 4}\n'); (params / 'demo.yaml').write_text('extends: hm\ncommon: {seed: 9}\n10_data: {name: y}\n')
+    (params / 'shop.yaml').write_text('extends: demo\n10_data: {rows: 7}\n')
+    assert load().chosen['10_data'] == dict(rate=2, rows=7, name='y') and load().chosen['20_split'] == dict(seed=4) and load(str(tmp_path)).at_test_size() == []
+    (params / 'shop.yaml').write_text('10_data: {rows: 7}\n'); assert load(str(tmp_path)).at_test_size() == ['20_split'] and load().at_test_size() == []
+    assert '20_split at the size of the notebooks' in project.run(DATA=str(tmp_path), PROFILE='shop')[1]
+    (params / 'hm.yaml').write_text('extends: shop\n'); (params / 'shop.yaml').write_text('extends: hm\n')
+    with pytest.raises(module.Mistake, match='expected the name of another profile'): load()
+
+
+@pytest.mark.parametrize('command, setting', [('tune', 'TRIALS'), ('peers', 'TRIALS'), ('peers', 'LIMIT')])
+def test_a_count_that_is_none_is_told_before_anything_runs(project, command, setting):
+    for text in ('x', '0', '-1', '2.5'): assert project.run(command, **{setting: text})[:2] == (2, f'error: {setting}={text}: expected a whole number of at least 1\n')
 
 
 def test_a_lost_tag_is_an_error(project):
