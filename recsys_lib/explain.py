@@ -119,7 +119,7 @@ def folded_parts(
     return np.asarray(source.factors[ids], float) @ np.linalg.solve(A, y.T) * confidence
 
 # %% ../nbs/39_explain.ipynb #41c2c0d9
-SOURCE_WORDS = dict(popularity='what sells', segment='what sells to people of this age', channel='what sells where the visitor buys, in stores or online', category='what sells in the departments of the history',
+SOURCE_WORDS = dict(popularity='what sells', segment='what sells to people of the same age, where it is known', channel='what sells where the visitor buys, in stores or online, where it is known', category='what sells in the departments of the history',
     section='what sells in the sections of the history', repurchase='bought before',
     copurchase='bought together with the history', next='bought next by others with this history', variants='variants of what is in the history', als='liked by people with a similar history', linear='what people with this history go on to buy', content='looks like what is in the history',
     newcomers='new, and expected to sell')
