@@ -345,6 +345,7 @@ td.figure, .scroll td:first-child { white-space: nowrap; }
 .best { font-weight: 600; }
 tfoot td { border-bottom: 0; color: var(--soft); }
 td.words { min-width: 14rem; }
+td.time { white-space: nowrap; }
 .bar { display: block; height: .3rem; margin-top: .15rem; border-radius: 2px; background: var(--accent); }
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .6rem; margin: 1rem 0; }
 dl div { background: var(--box); border-radius: 6px; padding: .45rem .7rem; }
@@ -451,6 +452,7 @@ def html_table(
     shares = [round(100 * size / max(sizes), 1) if max(sizes) > 0 else 0 for size in sizes]
     rows = readable_rows(rows)
     figure = {name: Markup(' class="words"') for name in list(rows[0])[1:] if max(len(Markup(row[name]).striptags()) for row in rows) > 30}  # not to be squeezed on a phone: the table's box scrolls
+    figure |= {name: Markup(' class="time"') for name in rows[0] if all(re.fullmatch(r'\d{4}-\d\d-\d\d \d\d:\d\d|–', row[name]) for row in rows)}
     figure |= {name: Markup(' class="figure"') for name in figure_columns(rows)}
     return Markup(template(TABLE).render(rows=rows, caption=caption, bar=bar, shares=shares, figure=figure, total=total))
 
