@@ -412,8 +412,9 @@ def results(pipeline):
     "The headline table, and where to go from here."
     record = read(pipeline.folder / 'records/60_evaluation.json')
     if record and record['tables'].get('headline'):
-        from recsys_lib.report import headline_text
+        from recsys_lib.report import ahead_text, headline_text
         print(f"\n{headline_text(record['tables']['headline'])}")
+        if said := ahead_text({'60_evaluation': record, '64_peers': read(pipeline.folder / 'records/64_peers.json')}): print(f'\n{said}')
     same = ''.join(f' {k}={os.environ[k]}' for k in ('DATA', 'PROFILE') if os.environ.get(k))
     index = pipeline.folder / 'index.html'
     print(f"\nrun:     {shown(pipeline.folder)}")

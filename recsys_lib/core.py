@@ -162,7 +162,7 @@ def commit_of(
     "The commit of the code, and whether the code was changed since."
     folder = Path(folder or Path(str(import_module('recsys_lib').__file__)).parents[1])
     def git(*words): return subprocess.run(['git', '--no-optional-locks', '-C', str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()  # or git, asked beside somebody's own commit, would hold the index
-    try: return git('rev-parse', '--short=12', 'HEAD') + (', changed since' if git('status', '--porcelain', '--', *(p for p in CODE if (folder / p).exists())) else '')
+    try: return git('rev-parse', '--short=12', 'HEAD') + (', changed since' if git('status', '--porcelain', '--untracked-files=no', '--', *(p for p in CODE if (folder / p).exists())) else '')
     except (OSError, subprocess.CalledProcessError): return ''
 
 # %% ../nbs/00_core.ipynb #0e54d1ee

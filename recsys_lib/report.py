@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['PICTURES', 'HEAVY', 'STYLE', 'TABLE_STYLE', 'TERMINAL', 'PAGE', 'JINJA', 'TABLE', 'CONTENTS', 'NOTEBOOK', 'STAGE',
            'FIGURES', 'HEADLINE', 'PLACES', 'USES', 'INDEX', 'PAST', 'CARDS', 'REPORT', 'readable', 'readable_rows',
-           'figure_columns', 'text_table', 'headline_text', 'Executed', 'executed_notebooks', 'heading', 'error_of',
-           'joined', 'part_of', 'titles', 'alternative', 'first_sentence', 'described', 'Aside', 'lightly',
-           'self_contained', 'accessible', 'style_sheet', 'template', 'page', 'facts', 'html_table', 'outlined',
-           'coloured', 'exporter', 'notebook_html', 'stage_page', 'record_of', 'run_metrics', 'stage_rows',
-           'stage_total', 'moment', 'history', 'changes', 'other_runs', 'pictures_of', 'telling', 'source_of',
-           'model_limits', 'model_card', 'data_card', 'card_html', 'card_text', 'past_html', 'bundle_summary',
-           'index_page', 'linked', 'render_run', 'refreshed', 'example_blocks', 'peers_text', 'cost_of', 'kept_costs',
-           'costs_text', 'picture_of_index', 'publish']
+           'figure_columns', 'text_table', 'headline_text', 'ahead_text', 'headline_block', 'Executed',
+           'executed_notebooks', 'heading', 'error_of', 'joined', 'part_of', 'titles', 'alternative', 'first_sentence',
+           'described', 'Aside', 'lightly', 'self_contained', 'accessible', 'style_sheet', 'template', 'page', 'facts',
+           'html_table', 'outlined', 'coloured', 'exporter', 'notebook_html', 'stage_page', 'record_of', 'run_metrics',
+           'stage_rows', 'stage_total', 'moment', 'history', 'changes', 'other_runs', 'pictures_of', 'blank', 'telling',
+           'source_of', 'model_limits', 'model_card', 'data_card', 'card_html', 'card_text', 'past_html',
+           'bundle_summary', 'index_page', 'linked', 'render_run', 'refreshed', 'example_blocks', 'peers_text',
+           'cost_of', 'kept_costs', 'costs_text', 'picture_of_index', 'publish']
 
 # %% ../nbs/90_report.ipynb #5fa6866c
-import copy, json, os, re, shutil
+import base64, copy, io, json, os, re, shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,17 +27,19 @@ from jinja2 import Environment
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters.highlight import Highlight2HTML
+from PIL import Image
 from pygments.formatters import HtmlFormatter
 from tabulate import tabulate
 
 from .core import InputError, Run, commit_of, read_json, sha256, stage, write_json
+from .explain import SOURCE_WORDS
 
 # %% ../nbs/90_report.ipynb #3632a81b
 def readable(
     value: Any,  # number, text, list or None
     pad: bool = False,  # True to keep the zeros of 0.02570, so that the figures of a column compare
 ) -> str:  # for people
-    "A figure as people read it: four significant digits, thousands apart, a hash cut short, a dash for what is missing."
+    "A figure as people read it: four significant digits, thousands apart, a hash cut short, a time to the minute, a dash for what is missing."
     if value is None or value != value: return '–'
     if isinstance(value, bool): return 'yes' if value else 'no'
     if isinstance(value, int): return f'{value:,}'
@@ -46,6 +48,7 @@ def readable(
         return f'{value:#.4g}' if pad else f'{value:.4g}'
     if isinstance(value, (list, tuple)): return ' × '.join(readable(v, pad) for v in value)
     if isinstance(value, str) and re.fullmatch('[0-9a-f]{32,}', value): return f'{value[:12]}…'
+    if isinstance(value, str) and (found := re.fullmatch(r'(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d(\.\d+)?)?(Z|\+00:00)?', value)): return f'{found[1]} {found[2]}'
     return value if isinstance(value, str) else str(value)
 
 # %% ../nbs/90_report.ipynb #a52ec698
@@ -88,6 +91,29 @@ def headline_text(
 ) -> str:  # for the terminal
     "The headline table, aligned: MAP@12 with its interval, NDCG@12, Recall@12, and coverage in percent."
     return text_table(rows, 'simple')
+
+# %% ../nbs/90_report.ipynb #a257e0cf
+def ahead_text(
+    stages: dict,  # name of a stage -> its record: 60_evaluation, and 64_peers if it is there
+    model: str = 'two-stage',  # as the tables name it
+) -> str:  # a sentence; '' where nothing was compared
+    "How the model stands against the best of all others: baselines, sources on their own, and peers."
+    table = lambda stage, name: ((stages.get(stage) or {}).get('tables') or {}).get(name) or []
+    others = [(r['difference'], r['low'], r['high'], r['other']) for r in table('60_evaluation', 'ahead') if r['model'] == model] + \
+        [(r['two-stage ahead by'], r['ahead low'], r['ahead high'], r['model']) for r in table('64_peers', 'peers') if r['model'] != model]
+    if not others: return ''
+    by, low, high, other = min(others, key=lambda o: o[0])  # the same customers are asked in both tables
+    said = lambda *ends: f'{readable(ends[0], pad=True)} MAP@12 (95 % interval {readable(ends[1], pad=True)} to {readable(ends[2], pad=True)})'
+    figures = said(by, low, high) if by >= 0 else said(-by, -high, -low)
+    if low <= 0 <= high: return f"Not told apart from the best other, {other}: {'ahead' if by >= 0 else 'behind'} by {figures}."
+    return f"{'Ahead of' if low > 0 else 'Behind'} the best other, {other}, by {figures}."
+
+def headline_block(
+    stages: dict,  # as for `ahead_text`
+) -> str:  # Markdown
+    "The headline table, and below it how the model stands against the best other."
+    table = (stages.get('60_evaluation') or {'tables': {}})['tables'].get('headline', [])
+    return '\n\n'.join(filter(None, [text_table(table), ahead_text(stages)]))
 
 # %% ../nbs/90_report.ipynb #a25be453
 @dataclass
@@ -318,6 +344,8 @@ thead th { vertical-align: bottom; border-bottom-color: var(--soft); }
 td.figure, .scroll td:first-child { white-space: nowrap; }
 .best { font-weight: 600; }
 tfoot td { border-bottom: 0; color: var(--soft); }
+td.words { min-width: 14rem; }
+td.time { white-space: nowrap; }
 .bar { display: block; height: .3rem; margin-top: .15rem; border-radius: 2px; background: var(--accent); }
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .6rem; margin: 1rem 0; }
 dl div { background: var(--box); border-radius: 6px; padding: .45rem .7rem; }
@@ -423,7 +451,9 @@ def html_table(
     sizes = [row.get(bar) or 0 for row in rows]
     shares = [round(100 * size / max(sizes), 1) if max(sizes) > 0 else 0 for size in sizes]
     rows = readable_rows(rows)
-    figure = {name: Markup(' class="figure"') for name in figure_columns(rows)}
+    figure = {name: Markup(' class="words"') for name in list(rows[0])[1:] if max(len(Markup(row[name]).striptags()) for row in rows) > 30}  # not to be squeezed on a phone: the table's box scrolls
+    figure |= {name: Markup(' class="time"') for name in rows[0] if all(re.fullmatch(r'\d{4}-\d\d-\d\d \d\d:\d\d|–', row[name]) for row in rows)}
+    figure |= {name: Markup(' class="figure"') for name in figure_columns(rows)}
     return Markup(template(TABLE).render(rows=rows, caption=caption, bar=bar, shares=shares, figure=figure, total=total))
 
 # %% ../nbs/90_report.ipynb #e24e279f
@@ -595,7 +625,7 @@ def changes(
 # %% ../nbs/90_report.ipynb #d7830a7b
 def other_runs(
     run: Run,  # the run
-) -> list:  # rows: run (a link), last executed, data, MAP@12
+) -> list:  # rows: run (a link), last executed, data, MAP@12 ('failed' where a stage did)
     "The runs beside this one that have been rendered."
     rows = []
     for folder in sorted(p.parent for p in run.folder.parent.glob('*/index.html')) if run.folder.parent.name == 'runs' else []:
@@ -603,7 +633,7 @@ def other_runs(
         past = read_json(folder / 'history.json')[-1:] if (folder / 'history.json').exists() else []
         last = past[0] if past else moment(Run(folder))
         link = Markup('<a href="../{0}/index.html">{0}</a>').format(folder.name)
-        rows.append({'run': link, 'last executed': last['ended'] or None, 'data': (last['fingerprint'] or '')[:12] or None, 'MAP@12': last['figures'].get('MAP@12')})
+        rows.append({'run': link, 'last executed': last['ended'] or None, 'data': (last['fingerprint'] or '')[:12] or None, 'MAP@12': 'failed' if any(n.failed for n in executed_notebooks(Run(folder))) else last['figures'].get('MAP@12')})
     return rows
 
 # %% ../nbs/90_report.ipynb #2d4b32a5
@@ -621,6 +651,15 @@ def pictures_of(
     return [dict(src=f"data:{kind};base64,{''.join(o.data[kind].split())}", alt=o.metadata[kind]['alt'], caption=o.metadata['caption'], source=c.source)
             for c in nb.cells for o in c.get('outputs', []) for kind in [k for k in PICTURES if k in o.get('data', {})][:1]]
 
+def blank(
+    picture: str,  # a data URI
+    least: float = .005,  # share of the pixels that differ from the most frequent grey
+) -> bool:
+    "Whether a picture shows (nearly) nothing, as one of images does where a shop has none."
+    counts = Image.open(io.BytesIO(base64.b64decode(picture.partition(',')[2]))).convert('L').histogram()
+    ground = counts.index(max(counts))
+    return 1 - sum(counts[max(ground - 8, 0):ground + 9]) / sum(counts) < least
+
 def telling(
     notebooks: list,  # of `executed_notebooks`
     most: int = 4,  # pictures
@@ -628,8 +667,8 @@ def telling(
     "The pictures for the index."
     seen, found = {n.stage: [p | dict(page=n.page, stage=n.stage) for p in pictures_of(n)] for n in notebooks if not n.failed}, []
     for choices in PLACES[:-1] + [[place] for place in PLACES[-1]]:
-        fitting = [p for stage, word in choices for p in seen.get(stage, []) if word in p['source'] and p not in found]
-        found += fitting[:1]
+        fitting = (p for stage, word in choices for p in seen.get(stage, []) if word in p['source'] and p not in found and not blank(p['src']))
+        found += [p for p, _ in zip(fitting, range(1))]
     return found[:most]
 
 # %% ../nbs/90_report.ipynb #fe6bdf71
@@ -744,7 +783,8 @@ INDEX = """{% if failed %}<section class="error"><h2>Failed</h2>
 <p class="note">Each model recommended 12 articles to every customer who bought in the test period, knowing only what was known
 before it. MAP@12 rewards purchases found near the top of the list; the interval says how far chance
 alone could move it. Coverage is the share of the articles that at least one customer is shown.</p>
-{{ table(headline, bar='MAP@12') }}{% endif %}
+{{ table(headline, bar='MAP@12') }}
+{% if ahead %}<p><strong>{{ ahead }}</strong></p>{% endif %}{% endif %}
 {% if pictures %}<h2>In pictures</h2><div class="telling">{% for p in pictures %}
 
 <figure><a href="{{ p.page }}"><img src="{{ p.src }}" alt="{{ p.alt }}"></a><figcaption>{{ p.caption }} ({{ p.stage }})</figcaption></figure>
@@ -811,7 +851,7 @@ def index_page(
     machine = read_json(run.folder / 'environment.json') if (run.folder / 'environment.json').exists() else {}
     what = {'data': source_of(run, metrics), 'fingerprint': metrics['fingerprint'], 'code': past[-1]['commit'] if past and past[-1]['stages'] == now['stages'] else now['commit'], 'executed': now['ended']}
     body = template(INDEX).render(
-        table=html_table, facts=facts, headline=tables.get('headline'), sources=tables.get('sources'), cards=cards, pictures=telling(notebooks),
+        table=html_table, facts=facts, headline=tables.get('headline'), ahead=ahead_text(metrics['stages']), sources=[row | {'what it proposes': SOURCE_WORDS.get(row['source'], 'all of these together' if row['source'] == 'all' else None)} for row in tables.get('sources', [])], cards=cards, pictures=telling(notebooks),
         failed={n.stage: error_of(nbformat.read(n.path, as_version=4)) for n in notebooks if n.failed}, bundle=bundle_summary(run),
         data=metrics['stages'].get('10_data', {}).get('metrics'), total=stage_total(metrics), past=past_html(past, other_runs(run)),
         stages=[row | {'stage': pages.get(row['stage'], row['stage'])} for row in stage_rows(metrics, pages)],
@@ -932,7 +972,6 @@ def picture_of_index(
 ) -> list:  # its name; [] where there is no index or no Chromium
     "What somebody sees who opens the report."
     from types import SimpleNamespace
-    from PIL import Image
     from recsys_lib.service import photograph
     if not (run.folder / 'index.html').exists(): return []
     made = photograph(SimpleNamespace(url=run.folder.as_uri()), {'report_index': ('/index.html#how-good-the-recommendations-are', 'desk')}, folder)
@@ -953,8 +992,7 @@ def publish(
     if metrics['failed']: raise InputError(f"run {run.folder.name}: {', '.join(metrics['failed'])} failed, nothing is published")
     write_json(reports / 'metrics.json', metrics)
     metrics = read_json(reports / 'metrics.json')
-    tables = metrics['stages'].get('60_evaluation', {'tables': {}})['tables']
-    blocks = {'headline': text_table(tables.get('headline', [])),
+    blocks = {'headline': headline_block(metrics['stages']),
               'stages': text_table(stage_rows(metrics) + [stage_total(metrics)]),
               'examples': example_blocks(metrics['stages'].get('78_service', {'tables': {}})['tables'].get('examples', []))}
     cards = {name: card_text(title, sections) for name, (title, make) in CARDS.items() if (sections := make(run, metrics))}

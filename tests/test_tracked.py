@@ -43,9 +43,9 @@ def test_tracked_outputs_are_of_the_twin():
 
 
 def test_the_readme_quotes_what_was_published():
-    from recsys_lib.report import costs_text, peers_text, refreshed, text_table
+    from recsys_lib.report import costs_text, headline_block, peers_text, refreshed
     text, metrics = (ROOT / 'README.md').read_text(), json.loads((ROOT / 'reports/metrics.json').read_text())
-    assert refreshed(text, 'headline', f"\n{text_table(metrics['stages']['60_evaluation']['tables']['headline'])}\n") == text
+    assert refreshed(text, 'headline', f"\n{headline_block(metrics['stages'])}\n") == text
     assert refreshed(text, 'peers', f"\n{peers_text(metrics['stages'].get('64_peers', {'tables': {}})['tables'])}\n") == text
     if (costs := ROOT / 'reports/costs.json').exists(): assert refreshed(text, 'costs', f'\n{costs_text(json.loads(costs.read_text()))}\n') == text
 
