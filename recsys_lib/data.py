@@ -9,10 +9,10 @@ __all__ = ['NUMBER', 'POSITIVE', 'DATE', 'SINCE_1970', 'PAST', 'ITEM_ATTRIBUTES'
            'required', 'refusal', 'is_date_format', 'Layout', 'find_files', 'reading', 'open_text', 'first_line',
            'column_names', 'header', 'csv_records', 'read_records', 'line_ends', 'regexp_extract_all',
            'regexp_full_match', 'trim', 'try_strptime', 'read_lines', 'repaired', 'read_table', 'set_aside',
-           'read_entities', 'numbered', 'with_codes', 'described', 'described_layout', 'Intake', 'plan_intake',
-           'workspace', 'entities', 'stage_sales', 'day_number', 'settle', 'digest', 'monday', 'write_parts',
-           'write_entities', 'kept_rejects', 'build', 'raw_columns', 'check_layout', 'left_out', 'ingest', 'Dataset',
-           'columns', 'open_dataset']
+           'read_entities', 'numbered', 'with_codes', 'unknown', 'described', 'described_layout', 'Intake',
+           'plan_intake', 'workspace', 'entities', 'stage_sales', 'day_number', 'settle', 'digest', 'monday',
+           'write_parts', 'write_entities', 'kept_rejects', 'build', 'raw_columns', 'check_layout', 'left_out',
+           'ingest', 'Dataset', 'columns', 'open_dataset']
 
 # %% ../nbs/10_data.ipynb #c3bcf1e9
 import csv, gzip, hashlib, os, re, shutil, zlib
@@ -20,7 +20,7 @@ from collections import Counter, deque
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Callable, Iterator
@@ -77,17 +77,18 @@ OURS = {t: [*s.columns, *(ITEM_TEXTS if t == 'articles' else ())] for t, s in SC
 def refusal(
     table: ibis.Table,  # columns of text, and `malformed`: null, or what is wrong with the row as a whole
     schema: pandera.DataFrameSchema,
+    called: Callable[[str], str] = str,  # our column -> its name in the reasons
 ) -> ibis.Value:  # text; null for a good row
     "Why each row is refused. Of rows with the same id, the first good one is kept."
     cases = [(table.malformed.notnull(), table.malformed)]
     for name, column in schema.columns.items():
         if name not in table.columns: continue
-        if not column.nullable: cases.append((table[name].isnull(), f'{name} is empty'))
-        cases += [(~check(table, name).check_output, f'{name} {check.error}') for check in column.checks]
+        if not column.nullable: cases.append((table[name].isnull(), f'{called(name)} is empty'))
+        cases += [(~check(table, name).check_output, f'{called(name)} {check.error}') for check in column.checks]
     bad = ibis.cases(*cases)
     unique = [name for name, column in schema.columns.items() if column.unique]
     again = {name: ibis.row_number().over(group_by=[table[name], bad.isnull()], order_by=table.line) > 0 for name in unique}
-    return ibis.cases((bad.notnull(), bad), *((again[name], f'{name} is a duplicate') for name in unique)) if unique else bad
+    return ibis.cases((bad.notnull(), bad), *((again[name], f'{called(name)} is a duplicate') for name in unique)) if unique else bad
 
 # %% ../nbs/10_data.ipynb #ce5f6bc5
 def is_date_format(given: str) -> bool:
@@ -409,7 +410,7 @@ def read_entities(
     if not files: return con.create_table(table, schema=ibis.schema({'customer_id': 'string'})), []
     with reading(files[0]):
         rows, unread = read_table(con, files[0], table, layout)
-        rows = con.create_table(f'read_{table}', rows.mutate(reason=refusal(rows, SCHEMAS[table])))
+        rows = con.create_table(f'read_{table}', rows.mutate(reason=refusal(rows, SCHEMAS[table], partial(layout.theirs, table))))
     rejects = set_aside(files[0].name, files[0], rows.filter(rows.reason.notnull()).select('line', 'content', 'reason'), unread(), rows.count().execute(), max_reject_share)
     return con.create_table(table, rows.filter(rows.reason.isnull()).drop('line', 'content', 'malformed', 'reason')), [rejects]
 
@@ -452,7 +453,9 @@ def with_codes(
     return coded
 
 # %% ../nbs/10_data.ipynb #6b4850e6
-UNKNOWN = 'article_id is not in the articles file'
+def unknown(layout: Layout) -> str: return f"{layout.theirs('transactions_train', 'article_id')} is not in the {layout.files.get('articles', 'articles')} file"
+
+UNKNOWN = unknown(HM)
 FORMAT = 3  # of a dataset; one of another format is made anew
 
 def described(
@@ -501,7 +504,7 @@ def plan_intake(
     articles = not old or not same(files['articles'], old['files']['articles'])
     if old and articles:  # a row of an article that was not known may be good now
         rejects = pa.parquet.read_table(out / 'rejects.parquet', columns=['file', 'reason']).to_pandas()
-        doubtful = set(rejects.file[rejects.reason == UNKNOWN]); before = {f for f in before if f[0] not in doubtful}
+        doubtful = set(rejects.file[rejects.reason.isin([UNKNOWN, unknown(layout)])]); before = {f for f in before if f[0] not in doubtful}
     sales = [raw_dir / f['name'] for f in files['transactions_train'] if (f['name'], f['sha256']) not in before]
     return Intake(old, files, sales, articles, not old or not same(files['customers'], old['files']['customers']))
 
@@ -549,9 +552,9 @@ def stage_sales(
     rows, unread = read_table(con, path, 'transactions_train', layout)
     goods, people = con.table('goods').select('good', known='article_id'), con.table('people')
     t = rows.left_join(goods, rows.article_id == goods.known)
-    why = refusal(t, SCHEMAS['transactions_train'])
+    why = refusal(t, SCHEMAS['transactions_train'], partial(layout.theirs, 'transactions_train'))
     if layout.date_format: why = why.replace('YYYY-MM-DD', layout.date_format)
-    t = t.mutate(reason=ibis.coalesce(why, t.good.isnull().ifelse(UNKNOWN, ibis.null('string'))))
+    t = t.mutate(reason=ibis.coalesce(why, t.good.isnull().ifelse(unknown(layout), ibis.null('string'))))
     who = con.create_table(f'who_{n}', t.group_by(customer_id=t.reason.isnull().ifelse(t.customer_id, ibis.null('string'))).agg(n=lambda t: t.count()))
     n_rows, n_bad = (int(v or 0) for v in who.aggregate(a=who.n.sum(), b=who.n.sum(where=who.customer_id.isnull())).execute().iloc[0])
     rejects = None

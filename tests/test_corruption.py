@@ -333,9 +333,9 @@ def another_shops_names(d):
     shutil.move(d / A, d / 'products.csv'); (d / 'orders').mkdir(); shutil.move(d / T, d / 'orders/1.csv')
     change(d, 'products.csv', {1: lambda s: s.replace('article_id', 'id')})
     change(d, 'orders/1.csv', {1: 'ordered_on,client,sku,paid,shop,article_id', **{n: lambda s: s + ',mine' for n in range(2, 122)}})
-    change(d, C, {1: lambda s: s.replace('customer_id', 'client')}); set_values(d, 'orders/1.csv', 'paid', {5: 'much'})
+    change(d, C, {1: lambda s: s.replace('customer_id', 'client')}); set_values(d, 'orders/1.csv', 'paid', {5: 'much'}); set_values(d, 'orders/1.csv', 'sku', {7: 'none'})
     columns = {'t_dat': 'ordered_on', 'customer_id': 'client', 'article_id': 'sku', 'articles.article_id': 'id', 'price': 'paid', 'sales_channel_id': 'shop'}
-    return Expected({T: [5]}, [('orders/1.csv', 5, NOT_A_NUMBER)], layout=Layout.from_profile({'files': {'articles': 'products', 'transactions_train': 'orders'}, 'columns': columns}))
+    return Expected({T: [5, 7]}, [('orders/1.csv', 5, 'paid is not a number'), ('orders/1.csv', 7, 'sku is not in the products file')], layout=Layout.from_profile({'files': {'articles': 'products', 'transactions_train': 'orders'}, 'columns': columns}))
 
 @kept
 def gzip_in_two_members(d):
