@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['NUMBER', 'POSITIVE', 'DATE', 'SINCE_1970', 'PAST', 'ITEM_ATTRIBUTES', 'USER_ATTRIBUTES', 'USER_NUMBERS', 'ITEM_TEXTS',
-           'SCHEMAS', 'TABLES', 'HM', 'SUFFIXES', 'RESERVED', 'TORN', 'HEADER', 'LONGEST', 'NO_DELIMITER', 'REJECTS',
-           'NEVER', 'BLOCK', 'UNKNOWN', 'FORMAT', 'as_number', 'as_date', 'plain', 'in_order', 'optional', 'required',
-           'refusal', 'is_date_format', 'Layout', 'find_files', 'reading', 'open_text', 'first_line', 'header',
-           'csv_records', 'read_records', 'line_ends', 'regexp_extract_all', 'regexp_full_match', 'trim',
-           'try_strptime', 'read_lines', 'repaired', 'read_table', 'set_aside', 'read_entities', 'numbered',
-           'with_codes', 'described', 'described_layout', 'Intake', 'plan_intake', 'workspace', 'entities',
-           'stage_sales', 'day_number', 'settle', 'digest', 'monday', 'write_parts', 'write_entities', 'kept_rejects',
-           'build', 'ingest', 'Dataset', 'columns', 'open_dataset']
+           'SCHEMAS', 'TABLES', 'OURS', 'HM', 'SUFFIXES', 'RESERVED', 'TORN', 'HEADER', 'LONGEST', 'NO_DELIMITER',
+           'REJECTS', 'NEVER', 'BLOCK', 'UNKNOWN', 'FORMAT', 'as_number', 'as_date', 'plain', 'in_order', 'optional',
+           'required', 'refusal', 'is_date_format', 'Layout', 'find_files', 'reading', 'open_text', 'first_line',
+           'column_names', 'header', 'csv_records', 'read_records', 'line_ends', 'regexp_extract_all',
+           'regexp_full_match', 'trim', 'try_strptime', 'read_lines', 'repaired', 'read_table', 'set_aside',
+           'read_entities', 'numbered', 'with_codes', 'unknown', 'described', 'described_layout', 'Intake',
+           'plan_intake', 'workspace', 'entities', 'stage_sales', 'day_number', 'settle', 'digest', 'monday',
+           'write_parts', 'write_entities', 'kept_rejects', 'build', 'raw_columns', 'check_layout', 'left_out',
+           'ingest', 'Dataset', 'columns', 'open_dataset']
 
 # %% ../nbs/10_data.ipynb #c3bcf1e9
 import csv, gzip, hashlib, os, re, shutil, zlib
@@ -19,7 +20,7 @@ from collections import Counter, deque
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Callable, Iterator
@@ -70,22 +71,24 @@ SCHEMAS = {
     'transactions_train': pandera.DataFrameSchema({'t_dat': required(DATE, SINCE_1970, PAST), 'customer_id': required(), 'article_id': required(),
                                                    'price': optional(NUMBER, POSITIVE), 'sales_channel_id': optional(NUMBER)})}
 TABLES = tuple(SCHEMAS)
+OURS = {t: [*s.columns, *(ITEM_TEXTS if t == 'articles' else ())] for t, s in SCHEMAS.items()}  # the columns that are read, those that the schema checks first
 
 # %% ../nbs/10_data.ipynb #c9f506da
 def refusal(
     table: ibis.Table,  # columns of text, and `malformed`: null, or what is wrong with the row as a whole
     schema: pandera.DataFrameSchema,
+    called: Callable[[str], str] = str,  # our column -> its name in the reasons
 ) -> ibis.Value:  # text; null for a good row
     "Why each row is refused. Of rows with the same id, the first good one is kept."
     cases = [(table.malformed.notnull(), table.malformed)]
     for name, column in schema.columns.items():
         if name not in table.columns: continue
-        if not column.nullable: cases.append((table[name].isnull(), f'{name} is empty'))
-        cases += [(~check(table, name).check_output, f'{name} {check.error}') for check in column.checks]
+        if not column.nullable: cases.append((table[name].isnull(), f'{called(name)} is empty'))
+        cases += [(~check(table, name).check_output, f'{called(name)} {check.error}') for check in column.checks]
     bad = ibis.cases(*cases)
     unique = [name for name, column in schema.columns.items() if column.unique]
     again = {name: ibis.row_number().over(group_by=[table[name], bad.isnull()], order_by=table.line) > 0 for name in unique}
-    return ibis.cases((bad.notnull(), bad), *((again[name], f'{name} is a duplicate') for name in unique)) if unique else bad
+    return ibis.cases((bad.notnull(), bad), *((again[name], f'{called(name)} is a duplicate') for name in unique)) if unique else bad
 
 # %% ../nbs/10_data.ipynb #ce5f6bc5
 def is_date_format(given: str) -> bool:
@@ -112,10 +115,11 @@ class Layout:
         if not given: return HM
         if not isinstance(given, dict): raise InputError(f"layout: {given!r}: expected names of settings with their values")
         names = [f for f in cls.__dataclass_fields__]
-        tables, ours = set(TABLES), {c for s in SCHEMAS.values() for c in s.columns} | set(ITEM_TEXTS)
+        tables, ours, dotted = set(TABLES), {c for t in TABLES for c in OURS[t]}, [c for c in given.get('columns', {}) if '.' in c]
         for where, keys, known in [('layout', given, names), ('layout: files', given.get('files', {}), tables),
                                    ('layout: columns', [c.split('.')[-1] for c in given.get('columns', {})], ours),
-                                   ('layout: columns', [c.split('.')[0] for c in given.get('columns', {}) if '.' in c], tables),
+                                   ('layout: columns', [c.split('.')[0] for c in dotted], tables),
+                                   *(('layout: columns', [c], {f"{t}.{c.split('.')[-1]}" for t in TABLES if c.split('.')[-1] in OURS[t]}) for c in dotted),
                                    ('layout: digits', given.get('digits', {}), {'article_id', 'customer_id'}),
                                    ('layout: lower', given.get('lower', ()), {'article_id', 'customer_id'})]:
             for key in keys:
@@ -132,6 +136,16 @@ class Layout:
         "Their name of one of our columns."
         return self.columns.get(f'{table}.{column}', self.columns.get(column, column))
 
+    def ours(self, table: str) -> dict:  # their column -> list of ours, more than one where it serves several
+        "Our columns of a table by their names."
+        found: dict = {}
+        for column in OURS[table]: found.setdefault(self.theirs(table, column), []).append(column)
+        return found
+
+    def file(self, table: str) -> str:
+        "What a table's file is called in messages."
+        return f'{self.files.get(table, table)}.csv'
+
 HM = Layout(digits={'article_id': 10}, lower=('customer_id',))
 
 # %% ../nbs/10_data.ipynb #6bdf44c9
@@ -143,7 +157,7 @@ def find_files(
     layout: Layout = HM,
 ) -> list:  # of Path; empty only for customers, which are optional
     "The CSV or Parquet files of a table. Raises `InputError` for a missing folder, or a missing or empty file."
-    if not folder.is_dir(): raise InputError(f"{folder}: no such folder; expected one with articles.csv and transactions_train.csv")
+    if not folder.is_dir(): raise InputError(f"{folder}: no such folder; expected one with {layout.file('articles')} and {layout.file('transactions_train')}")
     name = layout.files.get(table, table)
     found = sorted(p for p in (folder / name).glob('*') if p.name.endswith(SUFFIXES)) if table == 'transactions_train' else []
     found = found or [p for s in SUFFIXES if (p := folder / (name + s)).exists()][:1]
@@ -180,25 +194,31 @@ def first_line(
 
 RESERVED = {'line', 'content', 'malformed', 'reason', 'value', 'first_day', 'listed'}  # columns of ours; theirs of that name get a _
 
+def column_names(
+    path: Path,
+    layout: Layout,
+) -> list:  # of theirs
+    "The columns of a file as they stand there."
+    if path.suffix == '.parquet': return pa.parquet.read_schema(path).names
+    return [n.strip() for n in next(csv.reader([first_line(path, layout)], delimiter=layout.delimiter), [])]
+
 def header(
     path: Path,
     table: str,  # 'articles'
     layout: Layout = HM,
-) -> list:  # of our names where we have one, else theirs
+) -> list:  # of our names where we have one (of several the first), else theirs
     "The columns of a file. Raises `InputError` if a required one is missing, or one is there twice (in any case: DuckDB makes no difference)."
-    if path.suffix == '.parquet': names = pa.parquet.read_schema(path).names
-    else: names = [n.strip() for n in next(csv.reader([first_line(path, layout)], delimiter=layout.delimiter), [])]
-    theirs = {layout.theirs(table, c): c for c in SCHEMAS[table].columns}
-    texts = {layout.theirs(table, c): c for c in ITEM_TEXTS if layout.theirs(table, c) != c} if table == 'articles' else {}
+    names, ours = column_names(path, layout), layout.ours(table)
+    renamed = {c for c in ITEM_TEXTS if layout.theirs(table, c) != c} if table == 'articles' else set()
     for name, n in Counter(n.lower() for n in names if n).items():
         if n > 1: raise InputError(f"{path}: column {name!r} is there {n} times")
-    for name, ours in theirs.items():
-        if name in names or not SCHEMAS[table].columns[ours].required: continue
-        hint = next((f"; is the delimiter {d!r}? (layout: delimiter)" for d in ';\t|' if d != layout.delimiter and d in ''.join(names)), '')
+    for name in (layout.theirs(table, c) for c, column in SCHEMAS[table].columns.items() if column.required):
+        if name in names: continue
+        hint = next((f"; is the delimiter {d!r}? (layout: delimiter)" for d in ';\t|,' if d != layout.delimiter and d in ''.join(names)), '')
         hint = hint or ('; is the file UTF-16? (layout: encoding)' if '\0' in ''.join(names) else '')
         raise InputError(f"{path}: column {name} is missing; found {', '.join(names)[:300].replace(chr(0), '')}{hint}")
-    taken = lambda name: name.lower() in RESERVED | set(SCHEMAS[table].columns) | set(texts.values()) or name.lower().endswith('_idx')
-    return [theirs.get(name) or texts.get(name) or (f'{name}_' if taken(name) else name or f'column_{i}') for i, name in enumerate(names, 1)]
+    taken = lambda name: name.lower() in RESERVED | set(SCHEMAS[table].columns) | renamed or name.lower().endswith('_idx')
+    return [ours[name][0] if name in ours else f'{name}_' if taken(name) else name or f'column_{i}' for i, name in enumerate(names, 1)]
 
 # %% ../nbs/10_data.ipynb #303dea55
 TORN = 'a quote is out of place, or never closed'
@@ -350,6 +370,7 @@ def read_table(
     elif table == 'articles': rows = ibis.memtable(read_records(path, names, layout))
     else: rows, unread = read_lines(con, path, names, layout)
     if table == 'transactions_train': rows = rows.select('line', 'content', 'malformed', *(c for c in names if c in SCHEMAS[table].columns))
+    rows = rows.mutate(**{c: rows[first] for first, *more in layout.ours(table).values() if first in names for c in more})
     return repaired(rows, layout), unread
 
 # %% ../nbs/10_data.ipynb #6d0d6822
@@ -389,7 +410,7 @@ def read_entities(
     if not files: return con.create_table(table, schema=ibis.schema({'customer_id': 'string'})), []
     with reading(files[0]):
         rows, unread = read_table(con, files[0], table, layout)
-        rows = con.create_table(f'read_{table}', rows.mutate(reason=refusal(rows, SCHEMAS[table])))
+        rows = con.create_table(f'read_{table}', rows.mutate(reason=refusal(rows, SCHEMAS[table], partial(layout.theirs, table))))
     rejects = set_aside(files[0].name, files[0], rows.filter(rows.reason.notnull()).select('line', 'content', 'reason'), unread(), rows.count().execute(), max_reject_share)
     return con.create_table(table, rows.filter(rows.reason.isnull()).drop('line', 'content', 'malformed', 'reason')), [rejects]
 
@@ -432,7 +453,9 @@ def with_codes(
     return coded
 
 # %% ../nbs/10_data.ipynb #6b4850e6
-UNKNOWN = 'article_id is not in the articles file'
+def unknown(layout: Layout) -> str: return f"{layout.theirs('transactions_train', 'article_id')} is not in the {layout.files.get('articles', 'articles')} file"
+
+UNKNOWN = unknown(HM)
 FORMAT = 3  # of a dataset; one of another format is made anew
 
 def described(
@@ -481,7 +504,7 @@ def plan_intake(
     articles = not old or not same(files['articles'], old['files']['articles'])
     if old and articles:  # a row of an article that was not known may be good now
         rejects = pa.parquet.read_table(out / 'rejects.parquet', columns=['file', 'reason']).to_pandas()
-        doubtful = set(rejects.file[rejects.reason == UNKNOWN]); before = {f for f in before if f[0] not in doubtful}
+        doubtful = set(rejects.file[rejects.reason.isin([UNKNOWN, unknown(layout)])]); before = {f for f in before if f[0] not in doubtful}
     sales = [raw_dir / f['name'] for f in files['transactions_train'] if (f['name'], f['sha256']) not in before]
     return Intake(old, files, sales, articles, not old or not same(files['customers'], old['files']['customers']))
 
@@ -529,9 +552,9 @@ def stage_sales(
     rows, unread = read_table(con, path, 'transactions_train', layout)
     goods, people = con.table('goods').select('good', known='article_id'), con.table('people')
     t = rows.left_join(goods, rows.article_id == goods.known)
-    why = refusal(t, SCHEMAS['transactions_train'])
+    why = refusal(t, SCHEMAS['transactions_train'], partial(layout.theirs, 'transactions_train'))
     if layout.date_format: why = why.replace('YYYY-MM-DD', layout.date_format)
-    t = t.mutate(reason=ibis.coalesce(why, t.good.isnull().ifelse(UNKNOWN, ibis.null('string'))))
+    t = t.mutate(reason=ibis.coalesce(why, t.good.isnull().ifelse(unknown(layout), ibis.null('string'))))
     who = con.create_table(f'who_{n}', t.group_by(customer_id=t.reason.isnull().ifelse(t.customer_id, ibis.null('string'))).agg(n=lambda t: t.count()))
     n_rows, n_bad = (int(v or 0) for v in who.aggregate(a=who.n.sum(), b=who.n.sum(where=who.customer_id.isnull())).execute().iloc[0])
     rejects = None
@@ -695,6 +718,45 @@ def build(
                 last_day=last, first_date=to_date(first), last_date=to_date(last), parts=parts, blocks=blocks, owners=owners, replaced=meta.get('replaced', 0) + replaced,
                 fingerprint=hashlib.sha256(repr([blocks, parts]).encode()).hexdigest()[:16])
 
+# %% ../nbs/10_data.ipynb #20776fb8
+def raw_columns(
+    raw_dir: Path,
+    table: str,  # 'articles'
+    layout: Layout,
+) -> dict:  # file -> their columns
+    "The columns of all files of a table. Raises `InputError` as `header` does."
+    found = {}
+    for path in find_files(raw_dir, table, layout):
+        with reading(path): header(path, table, layout); found[path] = column_names(path, layout)
+    return found
+
+def check_layout(
+    raw_dir: Path,
+    layout: Layout,
+):
+    "Raises `InputError` for a column that the layout names and no file of its table has. (Those without which nothing goes, each file must have.)"
+    for table in TABLES:
+        named = {c: layout.theirs(table, c) for c in OURS[table] if c in layout.columns or f'{table}.{c}' in layout.columns}
+        files = raw_columns(raw_dir, table, layout) if named else {}; names = list(dict.fromkeys(n for found in files.values() for n in found))
+        for ours, theirs in named.items():
+            if not files or theirs in names: continue  # customers may be missing as a whole
+            first, *more = files
+            raise InputError(f"{first.parent if more else first}: column {theirs}, which the layout gives for {ours}, is missing; found {', '.join(names)[:300]}")
+
+def left_out(
+    raw_dir: Path,
+    layout: Layout,
+    most: int = 12,  # columns of a file that are told
+) -> dict:  # not_used: text with files and their columns; missing: text with our columns; each only if there is something
+    "What of a folder is not used, and what is not there that would be."
+    unused, missing = [], []
+    for table in TABLES:
+        files, ours = raw_columns(raw_dir, table, layout), layout.ours(table)
+        names = list(dict.fromkeys(n for found in files.values() for n in found)); other = [n for n in names if n and n not in ours]
+        if other: unused.append(f"{layout.file(table)} {', '.join(other[:most])}" + f' and {len(other) - most} more' * (len(other) > most))
+        missing += [c for c in OURS[table] if layout.theirs(table, c) not in names] if files else [layout.file(table)]
+    return {k: v for k, v in dict(not_used='; '.join(unused), missing=', '.join(missing)).items() if v}
+
 # %% ../nbs/10_data.ipynb #a725b435
 def ingest(
     raw_dir: 'str | Path',  # folder with articles, transactions_train and, if at hand, customers
@@ -705,6 +767,7 @@ def ingest(
     "Validate, index and write a dataset, or bring it up to date. Raises `InputError` that names the file and what is wrong with it."
     raw_dir, out = Path(raw_dir), Path(out_dir)
     layout = layout if isinstance(layout, Layout) else Layout.from_profile(layout)
+    check_layout(raw_dir, layout)
     intake = plan_intake(raw_dir, out, layout, max_reject_share)
     if intake.old and not (intake.sales or intake.articles or intake.customers): return intake.old
     new = out.with_name(f'.{out.name}.partial'); shutil.rmtree(new, ignore_errors=True); new.mkdir(parents=True)

@@ -333,9 +333,9 @@ def another_shops_names(d):
     shutil.move(d / A, d / 'products.csv'); (d / 'orders').mkdir(); shutil.move(d / T, d / 'orders/1.csv')
     change(d, 'products.csv', {1: lambda s: s.replace('article_id', 'id')})
     change(d, 'orders/1.csv', {1: 'ordered_on,client,sku,paid,shop,article_id', **{n: lambda s: s + ',mine' for n in range(2, 122)}})
-    change(d, C, {1: lambda s: s.replace('customer_id', 'client')}); set_values(d, 'orders/1.csv', 'paid', {5: 'much'})
+    change(d, C, {1: lambda s: s.replace('customer_id', 'client')}); set_values(d, 'orders/1.csv', 'paid', {5: 'much'}); set_values(d, 'orders/1.csv', 'sku', {7: 'none'})
     columns = {'t_dat': 'ordered_on', 'customer_id': 'client', 'article_id': 'sku', 'articles.article_id': 'id', 'price': 'paid', 'sales_channel_id': 'shop'}
-    return Expected({T: [5]}, [('orders/1.csv', 5, NOT_A_NUMBER)], layout=Layout.from_profile({'files': {'articles': 'products', 'transactions_train': 'orders'}, 'columns': columns}))
+    return Expected({T: [5, 7]}, [('orders/1.csv', 5, 'paid is not a number'), ('orders/1.csv', 7, 'sku is not in the products file')], layout=Layout.from_profile({'files': {'articles': 'products', 'transactions_train': 'orders'}, 'columns': columns}))
 
 @kept
 def gzip_in_two_members(d):
@@ -475,7 +475,7 @@ STOPS = {
     'decimal commas': (values(T, 'price', '"0,05"'), {}, f'{T}: 120 of 120 rows', NOT_A_NUMBER),
     'decimal commas without quotes': (values(T, 'price', '0,05'), {}, f'{T}: 120 of 120 rows', '5 fields expected, 6 found'),
     **{f'delimiter {by!r}': (separated(by), {}, f'{T}: column t_dat is missing', f'is the delimiter {by!r}? (layout: delimiter)') for by in ';\t|'},
-    'comma for a semicolon': (lambda d: None, {'delimiter': ';'}, f'{A}: column article_id is missing'),
+    'comma for a semicolon': (lambda d: None, {'delimiter': ';'}, f'{A}: column article_id is missing', "is the delimiter ','? (layout: delimiter)"),
     'an endless line': (changed(T, {6: lambda s: s + 'x' * 3_000_000}), {}, f'{T}: line 6 is longer than 2,000,000 bytes'),
     'a line longer than any buffer': (changed(C, {6: lambda s: s + 'x' * 40_000_000}), {}, f'{C}: line 6 is longer than 2,000,000 bytes'),
     'a column twice': (changed(T, {1: lambda s: s.replace('price', 't_dat')}), {}, f"{T}: column 't_dat' is there 2 times"),
@@ -490,6 +490,10 @@ STOPS = {
     'layout: a table that is not known': (lambda d: None, {'files': {'sales': 'orders'}}, 'layout: files: sales is not known'),
     'layout: a column that is not known': (lambda d: None, {'columns': {'colour': 'hue'}}, 'layout: columns: colour is not known'),
     'layout: a table of a column that is not known': (lambda d: None, {'columns': {'sales.price': 'paid'}}, 'layout: columns: sales is not known'),
+    'layout: a column of another table': (lambda d: None, {'columns': {'customers.price': 'paid'}}, 'layout: columns: customers.price is not known', 'transactions_train.price'),
+    'layout: a price that is not there': (lambda d: None, {'columns': {'price': 'paidd'}}, f'{T}: column paidd, which the layout gives for price, is missing; found t_dat, customer_id'),
+    'layout: a text that is not there': (lambda d: None, {'columns': {'prod_name': 'titel'}}, f'{A}: column titel, which the layout gives for prod_name, is missing; found article_id'),
+    'layout: an age that is not there': (lambda d: None, {'columns': {'customers.age': 'years'}}, f'{C}: column years, which the layout gives for age, is missing; found customer_id'),
     'layout: an id that is not known': (lambda d: None, {'digits': {'sku': 8}}, 'layout: digits: sku is not known'),
     'layout: an encoding that is not known': (lambda d: None, {'encoding': 'ebcdic'}, 'layout: encoding ebcdic: expected utf-8'),
     'layout: two characters between columns': (lambda d: None, {'delimiter': '||'}, "layout: delimiter '||': expected one character"),

@@ -58,6 +58,14 @@ def test_missing_folder(tmp_path):
     with pytest.raises(InputError, match='nowhere: no such folder'): ingest(tmp_path / 'nowhere', tmp_path / 'data')
 
 
+def test_what_is_missing_is_called_as_the_layout_does(tmp_path):
+    layout = {'files': {'articles': 'products', 'transactions_train': 'orders'}}
+    with pytest.raises(InputError, match='no such folder; expected one with products.csv and orders.csv'): ingest(tmp_path / 'nowhere', tmp_path / 'data', layout)
+    with pytest.raises(InputError, match='products.csv: no such file'): ingest(tmp_path, tmp_path / 'data', layout)
+    (tmp_path / 'products.csv').write_text('article_id\n1\n')
+    with pytest.raises(InputError, match='orders.csv: no such file'): ingest(tmp_path, tmp_path / 'data', layout)
+
+
 @pytest.fixture(scope='module')
 def twin(twin, tmp_path_factory):
     "Three weeks of the twin, with the columns that these tests look at."
@@ -134,6 +142,25 @@ def test_only_the_required_columns_are_needed(twin, copy_of, tmp_path):
     change_rows(folder, 'articles.csv', lambda t: t[['article_id']])
     change_rows(folder, 'transactions_train.csv', lambda t: t[['t_dat', 'customer_id', 'article_id']])
     assert ingest(folder, tmp_path / 'data')['transactions'] == len(rows_of(folder))
+
+
+def test_a_column_of_the_layout_is_in_one_of_the_weeks_or_the_run_stops(twin, copy_of, tmp_path):
+    folder = copy_of(twin); rows = rows_of(folder).rename(columns={'price': 'paid'}); (folder / 'transactions_train.csv').unlink(); (folder / 'customers.csv').unlink()
+    weeks = folder / 'transactions_train'; weeks.mkdir(); late = rows.t_dat >= '2020-09-10'
+    rows[late].to_csv(weeks / '2.csv', index=False); rows[~late].drop(columns='paid').to_csv(weeks / '1.csv', index=False)
+    layout = {'columns': {'price': 'paid', 'age': 'years'}, 'digits': {'article_id': 10}}  # there are no customers, so nothing is said of their years
+    ingest(folder, tmp_path / 'data', layout)
+    assert Dataset(tmp_path / 'data').transactions.price.notnull().sum().execute() == late.sum()
+    with pytest.raises(InputError, match='transactions_train: column paidd, which the layout gives for price, is missing; found t_dat'):
+        ingest(folder, tmp_path / 'data', layout | {'columns': {'price': 'paidd'}})
+
+
+def test_a_column_serves_as_many_of_ours_as_the_layout_says(twin, copy_of, tmp_path):
+    folder, layout = copy_of(twin), {'columns': {'product_code': 'prod_name', 'garment_group_no': 'code', 'section_no': 'code', 'section_name': 'code'}, 'digits': {'article_id': 10}, 'lower': ['customer_id']}
+    change_rows(folder, 'articles.csv', lambda t: t.rename(columns={'product_code': 'code'})); ingest(folder, tmp_path / 'data', layout)
+    items, raw = Dataset(tmp_path / 'data').item_frame.set_index('article_id'), pd.read_csv(folder / 'articles.csv', dtype=str).set_index('article_id')
+    for ours, theirs in {'prod_name': 'prod_name', **layout['columns']}.items(): assert items[ours].equals(raw[theirs].reindex(items.index).rename(ours)), ours
+    assert (items.section_idx == items.garment_group_idx).all() and items.product_idx.nunique() == raw.prod_name.reindex(items.index).nunique()
 
 
 def test_all_purchases_on_one_day(twin, copy_of, tmp_path):
