@@ -69,6 +69,14 @@ def test_the_tour_links_every_notebook_and_is_written_in_short_cells():
     assert re.match('# [A-Z].*\n\n> ', cells[0].source) and [c.metadata.get('tags') for c in cells].count(['parameters']) == 1
 
 
+def test_the_tour_that_git_keeps_shows_the_reference_run():
+    "`make reports` executes it on the run whose figures the repository quotes."
+    cells = [c for c in nbformat.read(TOUR, as_version=4).cells if c.cell_type == 'code']; metrics = json.loads((ROOT / 'reports/metrics.json').read_text()); said = str([c.outputs for c in cells])
+    version = metrics['stages']['70_bundle']['metrics']['version']
+    assert f"the run: {metrics['run']}" in said and f'bundle {version}:' in said
+    assert all(any({'image/png', 'image/jpeg'} & set(o.get('data', {})) for o in c.outputs) for c in cells if c.source.startswith('#| fig-alt: '))
+
+
 def test_nbdev_renders_no_notebook_over_the_readme():
     from nbdev.config import get_config
     assert not (ROOT / 'nbs' / (name := get_config(path=ROOT).readme_nb)).exists() and name
