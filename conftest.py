@@ -9,7 +9,7 @@ OPENED_AGAIN = 'twin', 'data', 'split.json', 'clip', 'als', 'snapshots', 'featur
 
 
 def copy_of_scratch(shared):
-    "A scratch folder that may be changed: what is opened again of the one that LOOKBOOK_SCRATCH names. It ends with this process."
+    "A scratch folder that may be changed: what is opened again of another. It ends with this process."
     folder = Path(tempfile.mkdtemp(prefix='lookbook-')); atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for part in OPENED_AGAIN:
         if (Path(shared) / part).is_dir(): shutil.copytree(Path(shared) / part, folder / part, symlinks=True)
@@ -22,11 +22,11 @@ def pytest_configure():
     if shared := os.environ.get('LOOKBOOK_SCRATCH'): os.environ['LOOKBOOK_SCRATCH'] = copy_of_scratch(shared)
 
 
-@pytest.fixture(scope='module')
-def scratch(tmp_path_factory):
-    "A scratch folder for the tests of one file, which they share."
+@pytest.fixture(scope='session')
+def new_scratch(tmp_path_factory):
+    "Makes scratch folders for processes that a test starts: what runs in them writes there, so no two may share one by accident."
     shared = os.environ.get('LOOKBOOK_SCRATCH')
-    return copy_of_scratch(shared) if shared else tmp_path_factory.mktemp('scratch')
+    return lambda: copy_of_scratch(shared) if shared else str(tmp_path_factory.mktemp('scratch'))
 
 
 @pytest.fixture(scope='module')

@@ -9,6 +9,10 @@ NOTEBOOKS = {p.stem: nbformat.read(p, as_version=4) for p in sorted((ROOT / 'nbs
 each = pytest.mark.parametrize('name', NOTEBOOKS)
 
 
+@pytest.fixture(scope='module')
+def scratch(new_scratch): return new_scratch()
+
+
 def test_there_are_three(): assert set(NOTEBOOKS) >= {'add_a_candidate_source', 'add_a_ranking_feature', 'bring_your_own_data'}
 
 

@@ -24,9 +24,9 @@ pytestmark = pytest.mark.skipif(not REAL, reason='LOOKBOOK_REAL_DATA is not set'
 
 
 @pytest.fixture(scope='module', params=['hm-week', 'hm-sample'])
-def finished(request):
+def finished(request, new_scratch):
     "The name of a slice and the folder of its finished run."
-    environment = dict(os.environ, DATA=f'{REAL}/{request.param}', PROFILE='smoke', SEED='', WANDB_MODE='disabled')
+    environment = dict(os.environ, DATA=f'{REAL}/{request.param}', PROFILE='smoke', SEED='', WANDB_MODE='disabled', LOOKBOOK_SCRATCH=new_scratch())
     environment.pop('MAKELEVEL', None)  # not a part of the `make` that runs the tests
     done = subprocess.run([sys.executable, ROOT / 'dodo.py', 'run'], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
