@@ -65,7 +65,8 @@ TABLES = ('item_stats', 'item_attributes', 'als_factors', 'content', 'segment_li
 COMPARED = ('price', 'buyer_age', 'online')
 RECENCY_OF = ('product', 'product_type', 'department')  # attributes for which the days since the last match are a feature
 # All that is shown of candidates to a visitor of whom nothing is known, by how the names begin: what sells, and where. The rest would only
-# say which article it is, and the trees would learn by heart what such visitors bought in the training periods.
+# say which article it is, and the trees would learn by heart what such visitors bought in the training periods. A feature that registered itself
+# decides that for itself.
 TO_ANYBODY = ('score_', 'relative_', 'sales_')
 
 def snapshot_tables(
@@ -210,7 +211,7 @@ class Features(torch.nn.Module):
         self.age_edges, self.attributes = snapshot.settings.age_edges, list(ITEM_ATTRIBUTES)
         self.shown = [s for s in self.statistics if s not in COMPARED]
         self.windows = [s for s in self.statistics if s.startswith('sales_') and s.endswith('d')]
-        self.extra = dict(EXTRA); self.to_anybody = torch.tensor([name.startswith(TO_ANYBODY) for name in self.names])
+        self.extra = dict(EXTRA); self.to_anybody = torch.tensor([name.startswith(TO_ANYBODY) or name in EXTRA for name in self.names])
 
     def own(self, at: torch.Tensor, past: torch.Tensor, **seen: Any) -> list:  # of (B, C, 1)
         "The features that registered themselves."
