@@ -528,12 +528,17 @@ def publish(pipeline):
 BIG = 120_000  # bytes of JSON; what is bigger is seen where the notebook is executed, and not kept by git
 
 
+def code_shown(path):
+    "What tells whether a notebook's outputs are of its present code."
+    return sha(json.dumps(code_of(path)))
+
+
 def keep_shown(path, **given):
     "Execute a notebook, and keep in it what its cells show: no warnings, no progress bars, nothing big. The hash of its code goes along, to tell when that is of an older one."
     import nbformat, papermill, tempfile
-    say(f'> {shown(path)}'); cwd, code = path.parent, sha(json.dumps(code_of(path)))
+    say(f'> {shown(path)}'); code = code_shown(path)  # before, for an edit meanwhile is not what was executed
     with tempfile.TemporaryDirectory() as folder:
-        papermill.execute_notebook(path, Path(folder, path.name), given, kernel_name='python3', language='python', cwd=cwd, progress_bar=bar(path.stem), extra_arguments=['--log-level=CRITICAL'])
+        papermill.execute_notebook(path, Path(folder, path.name), given, kernel_name='python3', language='python', cwd=path.parent, progress_bar=bar(path.stem), extra_arguments=['--log-level=CRITICAL'])
         done = nbformat.read(Path(folder, path.name), as_version=4)
     notebook = nbformat.read(path, as_version=4); cells = [c for c in done.cells if 'injected-parameters' not in c.metadata.get('tags', [])]
     for mine, theirs in zip(notebook.cells, cells, strict=True):
@@ -549,7 +554,7 @@ def outputs(pipeline):
     environment(); os.environ['WANDB_MODE'] = 'disabled'; stage = os.environ.get('STAGE', '')
     paths = {p.stem: p for p in sorted((ROOT / 'nbs').glob('[0-9]*.ipynb')) + sorted((ROOT / 'nbs/howto').glob('[!.]*.ipynb'))}
     if stage and stage not in paths: raise Mistake(f"STAGE={stage}: expected one of {', '.join(paths)}")
-    stale = [p for name, p in paths.items() if (name == stage if stage else read(p)['metadata'].get('shown') != sha(json.dumps(code_of(p))))]
+    stale = [p for name, p in paths.items() if (name == stage if stage else read(p)['metadata'].get('shown') != code_shown(p))]
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.setdefault('LOOKBOOK_SCRATCH', scratch)
         for path in stale: keep_shown(path)
