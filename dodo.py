@@ -724,26 +724,31 @@ def profile(pipeline):
         if not pipeline.stamp(name).exists(): before = before or name
     if before: raise Mistake(f"{shown(pipeline.folder)}: {stage} comes after {before}, which has not run; `make run` with the same DATA and PROFILE first")
     out = pipeline.folder / 'profile'; out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix='.trial-') as folder:
-        trial_of(pipeline, stage, Path(folder))
-        given = pipeline.chosen[stage] | {'run_dir': folder} | ({'data_dir': str(pipeline.data)} if pipeline.data else {})
-        script, result = out / f'{stage}.py', out / f'{stage}.json'; result.unlink(missing_ok=True)
-        script.write_text(stage_script(pipeline.notebook[stage], {k: v for k, v in given.items() if k in pipeline.declared[stage]}))
-        code = subprocess.run([sys.executable, '-m', 'scalene', 'run', '--profile-only', 'recsys_lib', '--program-path', str(ROOT), '--memory', '-o', str(result), str(script)],
-                              cwd=ROOT / 'nbs', env=os.environ | {'WANDB_MODE': 'disabled'}).returncode
+    script, result = out / f'{stage}.py', out / f'{stage}.json'
+    for kinds in (['--memory'], ['--cpu-only']):
+        result.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix='.trial-') as folder:
+            trial_of(pipeline, stage, Path(folder))
+            given = pipeline.chosen[stage] | {'run_dir': folder} | ({'data_dir': str(pipeline.data)} if pipeline.data else {})
+            script.write_text(stage_script(pipeline.notebook[stage], {k: v for k, v in given.items() if k in pipeline.declared[stage]}))
+            code = subprocess.run([sys.executable, '-m', 'scalene', 'run', '--profile-only', 'recsys_lib', '--program-path', str(ROOT), *kinds, '-o', str(result), str(script)],
+                                  cwd=ROOT / 'nbs', env=os.environ | {'WANDB_MODE': 'disabled'}).returncode
+        if -code % 256 != signal.SIGSEGV: break
+        # what stands in for malloc does not agree with every library: github.com/plasma-umass/scalene/issues/481, 556
+        print(f"scalene crashed (SIGSEGV) with {kinds[0]}{': once more, without the memory' if kinds == ['--memory'] else ''}", file=sys.stderr)
     if code or not result.exists(): raise Mistake(f"the profiler ended with code {code}{'' if result.exists() else ' and wrote nothing: the stage may be too short to be sampled'}; the program is {shown(script)}")
-    by_line(read(result))
+    by_line(read(result), memory=kinds == ['--memory'])
     print(f"\nall lines: {shown(result)}   (to look at: {shown(Path(sys.executable).parent)}/python -m scalene view {shown(result)})")
 
 
-def by_line(found, most=15):
+def by_line(found, memory=True, most=15):
     "The lines that took most time, and those that took most memory."
     total = found['elapsed_time_sec']
     lines = [dict(line=f"{shown(Path(path))}:{r['lineno']}", share=r['n_cpu_percent_python'] + r['n_cpu_percent_c'] + r.get('n_sys_percent', 0), python=r['n_cpu_percent_python'],
                   memory=r['n_peak_mb'], code=linecache.getline(str(ROOT / path), r['lineno']).strip()) for path, f in found['files'].items() for r in f['lines']]
-    for title, key in (('time', 'share'), ('memory', 'memory')):
+    for title, key in (('time', 'share'), *([('memory', 'memory')] if memory else [])):
         first = sorted((r for r in lines if r[key] > 0), key=lambda r: (-r[key], r['line']))[:most]
-        print(f"\nlines by {title}, of {total:.1f} s and a peak of {found['max_footprint_mb']:,.0f} MiB:" if first else f'\nno line of recsys_lib took {title} enough to be sampled')
+        print(f"\nlines by {title}, of {total:.1f} s{f' and a peak of {peak:,.0f} MiB' if (peak := found['max_footprint_mb']) else ''}:" if first else f'\nno line of recsys_lib took {title} enough to be sampled')
         if first: show([{'line': r['line'], 'time': f"{r['share']:.1f}%", 'of it Python': f"{r['python']:.1f}%", 'peak MiB': f"{r['memory']:,.0f}", 'code': r['code'][:110]} for r in first], left=('code',))
 
 

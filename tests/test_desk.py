@@ -144,7 +144,32 @@ def test_profile_names_lines(tmp_path):
     "Of a stage that needs no other."
     code, text = dodo('profile', STAGE='35_retrieval', PROFILE='tiny', WANDB_MODE='disabled')
     assert code == 0, text
-    assert re.search(r'^recsys_lib/retrieval\.py:\d+ +\d', text, re.M) and 'lines by memory' in text
+    assert re.search(r'^recsys_lib/retrieval\.py:\d+ +\d', text, re.M) and ('lines by memory' in text or 'once more, without the memory' in text)
+
+
+def test_profile_goes_on_without_the_memory_where_the_profiler_crashes(tmp_path, monkeypatch, capfd):
+    "Its stand-in for malloc does at times, and says so with 256 - SIGSEGV or dies of it."
+    read = module(); pipeline = read.Pipeline('', 'tiny', ''); pipeline.folder = tmp_path; monkeypatch.setenv('STAGE', '35_retrieval')
+    monkeypatch.setattr(read.Pipeline, 'load', lambda self: None); monkeypatch.setattr(pipeline, 'chosen', {'35_retrieval': {}}, raising=False)
+    monkeypatch.setattr(pipeline, 'declared', {'35_retrieval': {}}, raising=False); monkeypatch.setattr(read.Pipeline, 'after', lambda self, stage: [])
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: True)
+    monkeypatch.setattr(pipeline, 'stages', ['35_retrieval'], raising=False); monkeypatch.setattr(pipeline, 'notebook', {'35_retrieval': ROOT / 'nbs/35_retrieval.ipynb'}, raising=False)
+    asked, code = [], {'--memory': 245, '--cpu-only': 0}
+    def crashes(command, **_):
+        kind = next(k for k in code if k in command); asked.append(kind)
+        line = dict(lineno=1, n_cpu_percent_python=60., n_cpu_percent_c=9., n_peak_mb=0.)
+        if not code[kind]: Path(command[command.index('-o') + 1]).write_text(json.dumps(dict(elapsed_time_sec=2., max_footprint_mb=0., files={'recsys_lib/retrieval.py': dict(lines=[line])})))
+        return subprocess.CompletedProcess(command, code[kind])
+    monkeypatch.setattr(read.subprocess, 'run', crashes)
+    read.profile(pipeline); said = capfd.readouterr()
+    assert asked == ['--memory', '--cpu-only'] and 'once more, without the memory' in said.err
+    assert re.search(r'^recsys_lib/retrieval\.py:1 +69\.0%', said.out, re.M) and 'memory' not in said.out
+    code['--memory'] = -11; asked.clear(); read.profile(pipeline); assert len(asked) == 2
+    code['--cpu-only'] = 245
+    with pytest.raises(read.Mistake, match='ended with code 245 and wrote nothing'): read.profile(pipeline)
+    code['--memory'] = 1; asked.clear()  # a mistake of the stage's own is not asked twice
+    with pytest.raises(read.Mistake, match='ended with code 1'): read.profile(pipeline)
+    assert asked == ['--memory']
 
 
 # -- make outputs
