@@ -410,6 +410,7 @@ class Recommender(Complements, Lists, Scores, Refined):
         options = onnxruntime.SessionOptions(); options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(self.folder / 'ranker.onnx'), options, providers=['CPUExecutionProvider'])
         self.threads, self.can_search, self.watch = threads, 'towers.json' in self.manifest['files'], Watch()
+        self.can_search_images = self.can_search and read_json(self.folder / 'towers.json').get('learned', True)  # and by meaning
 
     @cached_property
     def finder(self) -> Search:

@@ -116,6 +116,7 @@ class Clip:
     preprocess: dict  # arguments of `towers.preprocess`
     config: dict  # open_clip's model_cfg
     name: str
+    learned: bool = False  # whether its weights say anything: loaded, or trained here
 
     @property
     def device(self) -> torch.device: return next(self.net.parameters()).device
@@ -179,7 +180,7 @@ def open_model(
     finally: root.setLevel(level)
     config = {**open_clip.get_model_config(known), **change}
     how = {k: v for k, v in net.visual.preprocess_cfg.items() if k != 'mode'}
-    return Clip(net.eval(), light_tokenizer(tokenizer), how, config, name)
+    return Clip(net.eval(), light_tokenizer(tokenizer), how, config, name, learned=bool(pretrained) or known.startswith(('hf-hub:', 'local-dir:')))
 
 # %% ../nbs/30_clip.ipynb #c82c6e85
 def light_tokenizer(
@@ -572,7 +573,7 @@ def train_on(
         if trainer.step % how.checkpoint_every == 0 or trainer.step == how.steps: keep()
     bar.close(); keep()
     model.net.load_state_dict(trainer.best[1] if how.patience and trainer.best[1] else trainer.average.module.state_dict())
-    model.net.eval()
+    model.net.eval(); model.learned = model.learned or trainer.step > 0
     return trainer.curve
 
 # %% ../nbs/30_clip.ipynb #c8f57c18
@@ -681,7 +682,7 @@ def export_towers(
     model.net.to(device)
     quantise(partial, sample, model.preprocess)
     model.tokenizer.bpe.save(str(partial / 'tokenizer.json'), pretty=False); t = model.tokenizer
-    seal_towers(partial, dim=model.config['embed_dim'], name=model.name, model=model_digest(model), preprocess=model.preprocess,
+    seal_towers(partial, dim=model.config['embed_dim'], name=model.name, model=model_digest(model), learned=model.learned, preprocess=model.preprocess,
                 tokenizer=dict(context=t.context, clean=t.clean, kind=t.kind, pad=t.pad, trim=text.trims))
     shutil.rmtree(folder, ignore_errors=True); partial.rename(folder)
 
@@ -909,8 +910,9 @@ def near_duplicates(
 def gallery(
     rows: list,  # of lists of images (PIL, paths or pixels); None leaves a gap
     side: int = 48,  # pixels
-) -> Image.Image:
+) -> 'Image.Image | str':  # words, where there is no image at all
     "Images in rows, on white."
+    if all(image is None for row in rows for image in row): return 'no images'
     sheet = Image.new('RGB', (side * max(map(len, rows), default=1), side * max(1, len(rows))), 'white')
     for y, row in enumerate(rows):
         for x, image in enumerate(row):

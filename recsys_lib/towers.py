@@ -185,7 +185,7 @@ TOWER_FILES = ('tokenizer.json', 'clip_text.onnx', 'clip_image.onnx', 'clip_text
 
 def seal_towers(
     folder: Path,  # with `TOWER_FILES`
-    **facts: Any,  # dim, tokenizer (arguments of `Tokenizer`, and trim), preprocess (arguments of the function), model (its digest), ...
+    **facts: Any,  # dim, tokenizer (arguments of `Tokenizer`, and trim), preprocess (arguments of the function), model (its digest), learned (False: the weights are as they were drawn), ...
 ):
     "Write towers.json, last: it holds the digests of the other files."
     write_json(folder / 'towers.json', dict(format=TOWERS_FORMAT, **facts, files={n: sha256(folder / n) for n in TOWER_FILES if (folder / n).exists()}))
@@ -215,6 +215,7 @@ class Towers:
         self.folder, self.threads, self.quantised = Path(folder), threads, quantised
         self.facts = open_facts(self.folder, verify)
         self.dim, self.how, self.trim = self.facts['dim'], self.facts['preprocess'], self.facts['tokenizer'].get('trim', False)
+        self.learned = self.facts.get('learned', True)
         self.tokenizer = Tokenizer(self.folder / 'tokenizer.json', **{k: v for k, v in self.facts['tokenizer'].items() if k != 'trim'})
 
     def open(self, tower: str) -> onnxruntime.InferenceSession:

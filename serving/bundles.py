@@ -69,11 +69,12 @@ class Bundles:
         if not (ids[:, 0] >= 0).all() or not np.isfinite(scores[ids >= 0]).all() or (ids >= len(new.article_ids)).any():
             raise InputError(f'{new.folder}: of {len(self.asked)} recorded requests one has no answer')
         new.similar_items([0], k)
-        if new.can_search: new.search(['dress'], 1); new.search_image([Image.new('RGB', (8, 8))], 1)
+        if new.can_search: new.search(['dress'], 1)
+        if new.can_search_images: new.search_image([Image.new('RGB', (8, 8))], 1)
         if new.can_complement: new.complete_the_outfit([[0]], 1)
-        for what in ('can_search', 'can_complement'):
+        for what in ('can_search', 'can_search_images', 'can_complement'):
             if self.recommender is not None and getattr(self.recommender, what) and not getattr(new, what):
-                raise InputError(f"{new.folder}: cannot {what.removeprefix('can_')}, and the bundle that answers now can")
+                raise InputError(f"{new.folder}: cannot {what.removeprefix('can_').replace('_', ' ')}, and the bundle that answers now can")
 
     # -- switching
 

@@ -23,6 +23,7 @@ class Health(Fine):
     customers: int
     items: int
     search: bool
+    search_images: bool  # and texts by their meaning
     complements: bool
     previous: str | None
     refused: RefusedBundle | None  # a bundle that was offered since and does not answer
@@ -32,7 +33,7 @@ class Health(Fine):
 def healthz():
     "What this worker answers from."
     r, bundles = recommender(), current_app.extensions['bundles']
-    return dict(status='ok', bundle=r.version, asof=r.manifest['asof'], customers=len(r.customer_ids), items=len(r.article_ids), search=r.can_search, complements=r.can_complement,
+    return dict(status='ok', bundle=r.version, asof=r.manifest['asof'], customers=len(r.customer_ids), items=len(r.article_ids), search=r.can_search, search_images=r.can_search_images, complements=r.can_complement,
                 previous=bundles.previous and bundles.previous.version, refused=bundles.refused)
 
 

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from recsys_lib.bundle import Recommender
 from recsys_lib.core import InputError
-from recsys_lib.search import LONGEST_QUERY, MODES, MOST
+from recsys_lib.search import LONGEST_QUERY, MODES, MOST, UNLEARNED
 from recsys_lib.towers import open_image
 
 from .bundles import recommender
@@ -67,7 +67,7 @@ class FoundForText(Found):
 @route(bp, 'GET', '/search', query=Query, answer=FoundForText, refuses=(404,), kept=True)
 def for_text(asked):
     "The best articles for a text: by its words, by its meaning, or by both."
-    ids, scores = able().search([asked.q], asked.k, asked.mode)
+    ids, scores = able(learned=asked.mode == 'meaning').search([asked.q], asked.k, asked.mode)
     return dict(q=asked.q, mode=asked.mode, **answer(recommender(), ids[0], scores[0]))
 
 
@@ -76,13 +76,14 @@ FORM = dict(type='object', required=['image'], properties=dict(image=dict(type='
 @route(bp, 'POST', '/search/image', query=UpTo, answer=Found, form=FORM, refuses=(404,))
 def for_image(asked):
     "The articles that look like an image: the file `image` of a multipart form."
-    ids, scores = able().search_image([uploaded()], asked.k)
+    ids, scores = able(learned=True).search_image([uploaded()], asked.k)
     return answer(recommender(), ids[0], scores[0])
 
 
-def able() -> Recommender:
-    "The recommender. Raises `Refused` if its bundle has no search."
+def able(learned: bool) -> Recommender:
+    "The recommender. Raises `Refused` if its bundle has no search; or if it has to have learned what texts and images mean, and has not."
     if not recommender().can_search: raise Refused(404, detail='this bundle has no search: its run has no towers and vectors')
+    if learned and not recommender().can_search_images: raise Refused(404, detail=UNLEARNED)
     return recommender()
 
 

@@ -5,9 +5,9 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image, features
 
-from recsys_lib.bundle import manifest_digest
+from recsys_lib.bundle import describe, manifest_digest
 from recsys_lib.core import read_json, write_json
-from recsys_lib.search import MODES, MOST
+from recsys_lib.search import MODES, MOST, UNLEARNED
 from serving.app import create_app
 from serving.search import FORMATS
 
@@ -157,3 +157,19 @@ def test_an_image_too_large(client, app, chunked):
 def test_a_bundle_without_search(without_search):
     assert without_search.get('/healthz').json['search'] is False
     for answer in (without_search.get('/search?q=dress'), without_search.post('/search/image', **form(good))): assert 'no search' in refused(answer, 404)['detail']
+
+
+@pytest.mark.parametrize('learned', [True, False, None])
+def test_a_bundle_whose_towers_learned_nothing_is_searched_by_words(bundle, recommender, tmp_path, learned):
+    "A shop without images, whose model was not given weights either. A bundle of before says nothing of it."
+    copy = tmp_path / 'bundle'; shutil.copytree(bundle, copy); manifest, facts = read_json(copy / 'manifest.json'), read_json(copy / 'towers.json')
+    facts.pop('learned', None); write_json(copy / 'towers.json', facts | ({} if learned is None else dict(learned=learned)))
+    manifest['files']['towers.json'] = describe(copy / 'towers.json'); manifest.pop('digest'); write_json(copy / 'manifest.json', {**manifest, 'digest': manifest_digest(manifest)})
+    client = create_app(dict(BUNDLE=str(copy))).test_client(); health = client.get('/healthz').json
+    assert health['search'] and health['search_images'] is (learned is not False)
+    if learned is not False:
+        assert listed(client.get('/search?q=dress').json) == pairs(*(x[0] for x in recommender.search(['dress'])), recommender) and client.post('/search/image', **form(good)).status_code == 200
+        return
+    assert pairs(*(x[0] for x in recommender.search(['dress'], mode='words')), recommender) == listed(client.get('/search?q=dress').json)
+    assert client.get('/search?q=qwertz').json['results'] == []
+    for answer in (client.get('/search?q=dress&mode=meaning'), client.post('/search/image', **form(good))): assert refused(answer, 404)['detail'] == UNLEARNED

@@ -299,12 +299,15 @@ def test_prices(value, text): assert looks.price(value) == text
 def test_without_search_and_complements(own_shop, recommender, monkeypatch):
     "Their parts are not there; the rest is."
     class Less(Recommender): can_complement = False
-    browser = own_shop.test_client(); r = own_shop.extensions['bundles'].recommender; monkeypatch.setattr(r, '__class__', Less); monkeypatch.setattr(r, 'can_search', False)
+    browser = own_shop.test_client(); r = own_shop.extensions['bundles'].recommender; monkeypatch.setattr(r, '__class__', Less); monkeypatch.setattr(r, 'can_search', False); monkeypatch.setattr(r, 'can_search_images', False)
     home, page = browser.get('/').text, browser.get(f'/shop/article/{recommender.article_ids[0]}').text
     assert 'role="search"' not in home and 'type="file"' not in home and rail(home, 'for-you')
     assert rail(page, 'outfit') is rail(page, 'together') is None and 'cannot be shown' not in page and rail(page, 'similar')
     answer = browser.get('/shop/search?q=dress'); assert answer.status_code == 404 and 'This shop cannot search' in answer.text
     assert post(browser, f'/shop/cart/add/{recommender.article_ids[0]}').status_code == 303 and 'Complete the outfit' not in browser.get('/shop/cart').text
+    if not recommender.can_search: return
+    monkeypatch.setattr(r, 'can_search', True); home = browser.get('/').text  # by words only: no picture can be given
+    assert 'role="search"' in home and 'type="file"' not in home and browser.get('/shop/search?q=dress').status_code == 200
 
 
 def failing(name, status=503, detail='it is away'):
