@@ -135,15 +135,16 @@ def shuffle(
     return answer
 
 # %% ../nbs/60_evaluation.ipynb #0597344f
-def customer_groups(q: Question) -> dict:  # slice -> (B,) names of groups
+def customer_groups(q: Question) -> dict:  # slice -> (B,) pd.Categorical, its groups in the order in which they are shown
     "To which groups the customers of a question belong."
     h, edges = q.history, [int(e) for e in q.snapshot.settings.age_edges]; n = (h.item >= 0).sum(1); age = h.user[:, USER_COLUMNS.index('age')]
     online = ((h.channel == 2) & (h.item >= 0)).sum(1) / np.maximum(n, 1)
     ages = ['unknown', f'under {edges[0]}', *(f'{a} to {b - 1}' for a, b in zip(edges, edges[1:])), f'{edges[-1]} and more']
-    return dict(history=np.where(n > 0, 'with history', 'unknown'),
-        activity=np.array(['none', '1 to 4 purchases', '5 to 19 purchases', '20 and more'])[np.searchsorted([1, 5, 20], n, 'right')],
-        age=np.array(ages)[np.where(np.isnan(age), 0, 1 + np.searchsorted(edges, age, 'right'))],
-        channel=np.where(n == 0, 'unknown', np.where(online == 1, 'online', np.where(online == 0, 'shop', 'both'))))
+    codes = pd.Categorical.from_codes
+    return dict(history=codes((n > 0).astype(int), ['unknown', 'with history']),
+        activity=codes(np.searchsorted([1, 5, 20], n, 'right'), ['none', '1 to 4 purchases', '5 to 19 purchases', '20 and more']),
+        age=codes(np.where(np.isnan(age), 0, 1 + np.searchsorted(edges, age, 'right')), ages),
+        channel=codes(np.where(n == 0, 0, np.where(online == 1, 3, np.where(online == 0, 1, 2))), ['unknown', 'shop', 'both', 'online']))
 
 # %% ../nbs/60_evaluation.ipynb #bd0f83c5
 def compare(
@@ -241,7 +242,8 @@ def by_articles(
             for (name, asof), ids in lists.items():
                 if asof == period.asof and any_.any(): rows.append(pd.DataFrame({'model': name, 'articles': group, 'asof': to_date(asof), 'user_idx': bought.users[any_],
                                                                                  **measure(ids[any_], own[any_])}))
-    return pd.concat(rows, ignore_index=True)
+    out = pd.concat(rows, ignore_index=True); out['articles'] = pd.Categorical(out.articles, list(ITEM_GROUPS))  # in this order
+    return out
 
 # %% ../nbs/60_evaluation.ipynb #82de9582
 def slice_table(
@@ -249,10 +251,10 @@ def slice_table(
     columns: tuple,  # by which to slice
     metric: str = 'MAP@12',
 ) -> list:  # rows: slice, group, customers, model, the metric, its interval
-    "The metric of every model among the customers of each group."
+    "The metric of every model among the customers of each group that there is, in the order of the groups."
     rows = []
     for column in columns:
-        for group, part in results.groupby(column):
+        for group, part in results.groupby(column, observed=True):
             values, who, names = side_by_side(part, metric); low, high = bootstrap_interval(values, who)
             rows += [{'slice': column, 'group': group, 'customers': len(who), 'model': n, metric: float(m), f'{metric} low': float(a), f'{metric} high': float(b)}
                      for n, m, a, b in zip(names, values.mean(0), low, high)]
