@@ -30,15 +30,16 @@ PYTEST = DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/bui
 coverage: .venv/.ready system ## pytest again, as the last `make test` left its run, and the share of lines that it reaches; half as slow again
 	@$(PYTEST) --cov --cov-report=term-missing:skip-covered --cov-fail-under=80
 
-serve: .venv-serving/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=8000]: the endpoint and the shop window, from that run's bundle
+serve: ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=8000]: the endpoint and the shop window, from that run's bundle
 	@run="$(CURDIR)/$$($(PYTHON) dodo.py folder)"; bundle="$(if $(BUNDLE),$(abspath $(BUNDLE)),$$run/bundle/current)"; \
 	test -e "$$bundle/manifest.json" || { echo "error: no bundle at $$bundle; 'make run' with the same DATA and PROFILE makes it" >&2; exit 2; }; \
+	$(MAKE) --no-print-directory .venv-serving/.ready || exit; \
 	images="$${LOOKBOOK_IMAGES:-$(if $(DATA),$(abspath $(DATA)),$(if $(BUNDLE),,$$run/twin))/images}"; test -d "$$images" || images=; \
-	echo "the shop window: http://127.0.0.1:$(PORT)/   the API: http://127.0.0.1:$(PORT)/docs/"; \
+	echo "starting the shop window, http://127.0.0.1:$(PORT)/, and the API, http://127.0.0.1:$(PORT)/docs/"; \
 	exec env LOOKBOOK_BUNDLE="$$bundle" LOOKBOOK_IMAGES="$$images" LOOKBOOK_STATE="$${LOOKBOOK_STATE:-$(if $(BUNDLE),,$$run/serving)}" LOOKBOOK_DEMO="$${LOOKBOOK_DEMO:-1}" \
 	  PYTHONPATH=. $(SERVE)/python -m serving --port $(PORT)
 
-peers: .venv/.exported .venv-peers/.ready ## [DATA=..] [PROFILE=..] [TRIALS=20] [LIMIT=120]: tune other recommenders, ask them what that run's evaluation asked
+peers: .venv/.exported ## [DATA=..] [PROFILE=..] [TRIALS=20] [LIMIT=120]: tune other recommenders, ask them what that run's evaluation asked
 	@exec $(BIN)/python dodo.py peers
 
 lab: .venv/.exported ## [LAB='options of jupyter lab']: JupyterLab: notebooks trusted, exported when they are saved, `make hooks` done

@@ -295,19 +295,16 @@ class Pipeline:
     def run_stage(self, stage, **forced):
         """Execute a stage's notebook. Its stamp goes first and comes last, so a run that is killed leaves none.
         What is `forced` on top of the profile does not count for its freshness."""
-        import papermill
         from doit.exceptions import TaskError, TaskFailed
         why, key, old = self.why(stage) or 'asked for', self.key(stage), read(self.key_file(stage))
         if old and any(old[kind] != key[kind] for kind in ('code', 'parameter')): self.discard(stage)
         partial, done, failed = (self.folder / f'{stage}{kind}.ipynb' for kind in ('.partial', '', '.failed'))
         for old in (self.stamp(stage), self.key_file(stage), self.folder / f'records/{stage}.json', failed): old.unlink(missing_ok=True)
         given = self.chosen[stage] | forced | {'run_dir': str(self.folder)} | ({'data_dir': str(self.data)} if self.data else {})
-        say(f'> {stage} ({why})')
+        say(f'> {stage}, {self.stages.index(stage) + 1} of {len(self.stages)} ({why})')
         lines = Lines(stage)
         try:
-            papermill.execute_notebook(self.notebook[stage], partial, {k: v for k, v in given.items() if k in self.declared[stage]},
-                kernel_name='python3', language='python', cwd=ROOT / 'nbs', progress_bar=bar(stage), stdout_file=lines,
-                extra_arguments=['--log-level=CRITICAL'])
+            execute(self.notebook[stage], partial, {k: v for k, v in given.items() if k in self.declared[stage]}, cwd=ROOT / 'nbs', stdout_file=lines)
             outputs = [f for o in (read(self.folder / f'records/{stage}.json') or {}).get('outputs', []) for f in files_under(self.folder, o)]
             stamp = dict(stage=stage, outputs={f: content(self.folder / f) for f in outputs})
             write(self.key_file(stage), key); partial.replace(done); write(self.stamp(stage), stamp)
@@ -333,6 +330,12 @@ def say(text, file=None):
     from tqdm import tqdm
     file = file or sys.stdout
     tqdm.write(text, file=file); file.flush()
+
+
+def execute(notebook, into, given, **more):
+    "Execute a notebook by papermill, with a bar over its cells."
+    import papermill
+    papermill.execute_notebook(notebook, into, given, kernel_name='python3', language='python', progress_bar=bar(notebook.stem), extra_arguments=['--log-level=CRITICAL'], **more)
 
 
 def bar(stage):
@@ -361,7 +364,7 @@ class Lines:
             else: say(line)
 
 
-def explain(stage, error, failed):
+def explain(stage, error, failed=None):
     "What a person needs to know of a failure: (message, whether it is their mistake)."
     name = getattr(error, 'ename', type(error).__name__)
     if name == 'InputError': return f'stage {stage}: {error.evalue}', True
@@ -371,7 +374,7 @@ def explain(stage, error, failed):
         text = re.sub(r'\x1b\[[0-9;]*m', '', '\n'.join(error.traceback)).rstrip()
         lines = ['    | ' + line for line in error.source.splitlines()[:4]] + ['    ...'] * (len(error.source.splitlines()) > 4) + text.splitlines()[-12:]
     elif name == 'DeadKernelError': lines = ['its process ended (killed, or out of memory)']
-    if failed.exists(): lines.append(f'all of it: {failed.relative_to(ROOT)}')
+    if failed and failed.exists(): lines.append(f'all of it: {failed.relative_to(ROOT)}')
     return '\n'.join([where, *lines]), False
 
 
@@ -506,6 +509,7 @@ def peers(pipeline):
     pipeline.load(); environment()
     same = ''.join(f' {k}={os.environ[k]}' for k in ('DATA', 'PROFILE') if os.environ.get(k)); whole('TRIALS', 20); whole('LIMIT', 120)
     if not pipeline.stamp('60_evaluation').exists(): raise Mistake(f"{shown(pipeline.folder)}: no evaluation yet; `make run{same}` first")
+    if code := subprocess.run([os.environ.get('MAKE', 'make'), '--no-print-directory', '.venv-peers/.ready'], cwd=ROOT).returncode: sys.exit(code)
     from recsys_lib.core import Run
     from recsys_lib.peers import export_questions
     with alone(pipeline.folder):
@@ -535,10 +539,11 @@ def code_shown(path):
 
 def keep_shown(path, **given):
     "Execute a notebook, and keep in it what its cells show: no warnings, no progress bars, nothing big. The hash of its code goes along, to tell when that is of an older one."
-    import nbformat, papermill, tempfile
+    import nbformat, tempfile
     say(f'> {shown(path)}'); code = code_shown(path)  # before, for an edit meanwhile is not what was executed
     with tempfile.TemporaryDirectory() as folder:
-        papermill.execute_notebook(path, Path(folder, path.name), given, kernel_name='python3', language='python', cwd=path.parent, progress_bar=bar(path.stem), extra_arguments=['--log-level=CRITICAL'])
+        try: execute(path, Path(folder, path.name), given, cwd=path.parent)
+        except Exception as error: message, mistake = explain(path.stem, error); say(message, sys.stderr); sys.exit(2 if mistake else 1)
         done = nbformat.read(Path(folder, path.name), as_version=4)
     notebook = nbformat.read(path, as_version=4); cells = [c for c in done.cells if 'injected-parameters' not in c.metadata.get('tags', [])]
     for mine, theirs in zip(notebook.cells, cells, strict=True):
@@ -635,6 +640,11 @@ class Kept:
         "(stage, parameter) -> value, as the pipeline gave it; for a run without keys, as the stage noted it."
         return {(stage, name): value for stage, record in self.records.items() for name, value in (self.keys[stage].get('parameter') or record['params']).items()}
 
+    def tested(self):
+        "On which days the models were tested, if that is known."
+        split = self.records.get('20_split', {}).get('metrics', {})
+        return f"{split['test_periods']} x {split['horizon']} days from {split['test_from']}" if {'test_periods', 'horizon', 'test_from'} <= split.keys() else 'unknown'
+
     def headline(self): return {row['model']: row for row in self.records.get('60_evaluation', {}).get('tables', {}).get('headline', [])}
 
 
@@ -648,6 +658,8 @@ def compare(_):
     a, b = Kept(run_named('RUN_A')), Kept(run_named('RUN_B'))
     for name, run in (('A', a), ('B', b)): print(f'{name}: {shown(run.folder)}, data {run.data}, version {run.version}, {len(run.records)} stages')
     if a.data != b.data: print('the data are not the same: a difference between the figures may be theirs')
+    tests = [run.tested() for run in (a, b)]
+    if tests[0] != tests[1]: print(f'the test periods are not the same: A {tests[0]}, B {tests[1]}; a difference between the figures may be theirs')
     heads = a.headline(), b.headline()
     for name, run, head in zip('AB', (a, b), heads):
         if not head: print(f'{name} has no evaluation: {shown(run.folder)}/records/60_evaluation.json is missing or without a headline')
@@ -746,6 +758,7 @@ def by_line(found, memory=True, most=15):
     total = found['elapsed_time_sec']
     lines = [dict(line=f"{shown(Path(path))}:{r['lineno']}", share=r['n_cpu_percent_python'] + r['n_cpu_percent_c'] + r.get('n_sys_percent', 0), python=r['n_cpu_percent_python'],
                   memory=r['n_peak_mb'], code=linecache.getline(str(ROOT / path), r['lineno']).strip()) for path, f in found['files'].items() for r in f['lines']]
+    lines = [r for r in lines if not r['code'].startswith(('import ', 'from '))]  # what a library costs is not the stage's doing
     for title, key in (('time', 'share'), *([('memory', 'memory')] if memory else [])):
         first = sorted((r for r in lines if r[key] > 0), key=lambda r: (-r[key], r['line']))[:most]
         print(f"\nlines by {title}, of {total:.1f} s{f' and a peak of {peak:,.0f} MiB' if (peak := found['max_footprint_mb']) else ''}:" if first else f'\nno line of recsys_lib took {title} enough to be sampled')

@@ -54,11 +54,11 @@ def test_params_tells_type_default_meaning_and_what_the_profile_sets():
 HEAD = {'model': 'two-stage', 'MAP@12': .05, 'MAP@12 low': .04, 'MAP@12 high': .06, 'NDCG@12': .1, 'Recall@12': .2, 'coverage': .3}
 
 
-def make_run(folder, data='abc', factors=16, map12=.05, seconds=2., code='1', keys=True):
-    "A run's folder with three stages, as `stage` and the pipeline leave it."
+def make_run(folder, data='abc', factors=16, map12=.05, seconds=2., code='1', keys=True, test_from='2020-09-16'):
+    "A run's folder with four stages, as `stage` and the pipeline leave it."
     def write(path, value): (folder / path).parent.mkdir(parents=True, exist_ok=True); (folder / path).write_text(json.dumps(value))
     record = lambda stage, metrics, tables=None: write(f'records/{stage}.json', dict(stage=stage, params=dict(factors=factors), metrics=metrics, tables=tables or {}, outputs=[], seconds=seconds, peak_mb=100.))
-    record('10_data', dict(transactions=1000, reading_seconds=seconds)); record('40_als', dict(factors=factors))
+    record('10_data', dict(transactions=1000, reading_seconds=seconds)); record('20_split', dict(horizon=7, test_periods=1, test_from=test_from)); record('40_als', dict(factors=factors))
     record('60_evaluation', {'MAP@12': map12}, dict(headline=[HEAD | {'MAP@12': map12}, HEAD | {'model': 'popularity', 'MAP@12': .01}]))
     write('data/meta.json', dict(fingerprint=data)); write('environment.json', dict(packages=dict(numpy='1' if code == '1' else '2')))
     for stage in ('10_data', '40_als', '60_evaluation') if keys else ():
@@ -67,14 +67,14 @@ def make_run(folder, data='abc', factors=16, map12=.05, seconds=2., code='1', ke
 
 
 def test_compare_says_what_differs(tmp_path):
-    a, b = make_run(tmp_path / 'a'), make_run(tmp_path / 'b', data='def', factors=64, map12=.0625, seconds=5., code='2')
+    a, b = make_run(tmp_path / 'a'), make_run(tmp_path / 'b', data='def', factors=64, map12=.0625, seconds=5., code='2', test_from='2020-09-09')
     code, text = dodo('compare', RUN_A=str(a), RUN_B=str(b))
     assert code == 0, text
-    assert 'data abc' in text and 'data def' in text and 'the data are not the same' in text
+    assert 'data abc' in text and 'data def' in text and 'the data are not the same' in text and 'the test periods are not the same: A 1 x 7 days from 2020-09-16, B 1 x 7 days from 2020-09-09;' in text
     assert re.search(r'^two-stage +0.05000 \(0.04000 to 0.06000\) +0.06250 \(0.04000 to 0.06000\) +\+0.01250$', text, re.M) and re.search(r'^popularity .* \+0.00000$', text, re.M)
     assert re.search(r"^40_als +factors +16 +64$", text.split('parameters that differ:')[1], re.M) and 'alpha' not in text
     assert 'code that differs: als\n' in text and 'packages that differ: numpy 1 | 2' in text
-    assert re.search(r'^all +6.0 +15.0', text, re.M) and 'reading_seconds' not in text
+    assert re.search(r'^all +8.0 +20.0', text, re.M) and 'reading_seconds' not in text
 
 
 def test_compare_of_a_run_with_itself_finds_nothing(tmp_path):
@@ -187,6 +187,15 @@ def test_what_cells_show_is_kept_without_warnings_and_without_what_is_big(tmp_pa
     assert kept.metadata['shown'] == code()
     kept.cells[0].source = '# B'; nbformat.write(kept, path); assert kept.metadata['shown'] == code()  # prose changes nothing that is shown
     kept.cells[4].source = '6 * 8'; nbformat.write(kept, path); assert kept.metadata['shown'] != code()
+
+
+def test_a_notebook_that_fails_while_its_outputs_are_made_is_told_and_left_as_it_was(tmp_path, monkeypatch, capfd):
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+    path = tmp_path / '10_a.ipynb'; nbformat.write(new_notebook(cells=[new_code_cell('1 / 0')]), path); before = path.read_bytes(); monkeypatch.setenv('JUPYTER_PREFER_ENV_PATH', '1')
+    with pytest.raises(SystemExit) as ended: module().keep_shown(path)
+    said = capfd.readouterr().err
+    assert ended.value.code == 1 and 'stage 10_a failed in cell [1]' in said and 'ZeroDivisionError' in said and 'papermill' not in said and path.read_bytes() == before
 
 
 def test_outputs_of_a_notebook_that_is_not_there():

@@ -122,7 +122,7 @@ def test_nothing_changed_or_only_prose(project):
 def test_code_edit_reruns_downstream_only_if_outputs_change(project):
     project.edit('nbs/10_data.ipynb', "'x' * rows", "'x' + 'x' * (rows - 1)")
     code, text, ran = project.run()
-    assert ran == ['10_data'] and '> 10_data (code 10_data changed)' in text
+    assert ran == ['10_data'] and '> 10_data, 1 of 3 (code 10_data changed)' in text
     project.edit('nbs/10_data.ipynb', "'x' + 'x'", "'y' + 'x'")
     assert project.run()[2] == ['10_data', '20_split'] and (project.run_folder / 'split.txt').read_text() == 'YXX1'
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from .test_desk import module
+
 ROOT = Path(__file__).parents[1]
-BIG = 150_000  # bytes
+BIG = module().BIG  # bytes
 COSTS = {'profile', 'data', 'articles', 'customers', 'purchases', 'seconds', 'run_seconds', 'peak_mb', 'disk_mb', 'executed', 'code', 'machine', 'fingerprint'}
 
 
