@@ -75,7 +75,8 @@ def test_an_answer_says_where_it_is_from(client, recommender, customers):
 def test_healthz(client, recommender):
     assert client.get('/healthz').json == dict(status='ok', bundle=recommender.version, asof=recommender.manifest['asof'],
                                                customers=len(recommender.customer_ids), items=len(recommender.article_ids),
-                                               search=recommender.can_search, complements=recommender.can_complement, previous=None, refused=None)
+                                               search=recommender.can_search, search_images=recommender.can_search_images, complements=recommender.can_complement,
+                                               previous=None, refused=None)
     assert client.get('/healthz/live').json == client.get('/healthz/ready').json == dict(status='ok')
 
 
