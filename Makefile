@@ -33,7 +33,7 @@ coverage: .venv/.ready system ## pytest again, as the last `make test` left its 
 serve: ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=8000]: the endpoint and the shop window, from that run's bundle
 	@run="$(CURDIR)/$$($(PYTHON) dodo.py folder)"; bundle="$(if $(BUNDLE),$(abspath $(BUNDLE)),$$run/bundle/current)"; \
 	test -e "$$bundle/manifest.json" || { echo "error: no bundle at $$bundle; 'make run' with the same DATA and PROFILE makes it" >&2; exit 2; }; \
-	$(MAKE) --no-print-directory .venv-serving/.ready || exit; \
+	$(MAKE) -s .venv-serving/.ready || exit; \
 	images="$${LOOKBOOK_IMAGES:-$(if $(DATA),$(abspath $(DATA)),$(if $(BUNDLE),,$$run/twin))/images}"; test -d "$$images" || images=; \
 	echo "starting the shop window, http://127.0.0.1:$(PORT)/, and the API, http://127.0.0.1:$(PORT)/docs/"; \
 	exec env LOOKBOOK_BUNDLE="$$bundle" LOOKBOOK_IMAGES="$$images" LOOKBOOK_STATE="$${LOOKBOOK_STATE:-$(if $(BUNDLE),,$$run/serving)}" LOOKBOOK_DEMO="$${LOOKBOOK_DEMO:-1}" \

@@ -509,7 +509,7 @@ def peers(pipeline):
     pipeline.load(); environment()
     same = ''.join(f' {k}={os.environ[k]}' for k in ('DATA', 'PROFILE') if os.environ.get(k)); whole('TRIALS', 20); whole('LIMIT', 120)
     if not pipeline.stamp('60_evaluation').exists(): raise Mistake(f"{shown(pipeline.folder)}: no evaluation yet; `make run{same}` first")
-    if code := subprocess.run([os.environ.get('MAKE', 'make'), '--no-print-directory', '.venv-peers/.ready'], cwd=ROOT).returncode: sys.exit(code)
+    if code := subprocess.run([os.environ.get('MAKE', 'make'), '-s', '.venv-peers/.ready'], cwd=ROOT).returncode: sys.exit(code)
     from recsys_lib.core import Run
     from recsys_lib.peers import export_questions
     with alone(pipeline.folder):
