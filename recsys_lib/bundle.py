@@ -28,7 +28,7 @@ from .explain import explain, tree_boxes
 from .refine import FILTERED, Catalogue, Filters, allowed_articles, arrange, marked
 from .retrieval import CART, PURCHASE, USER_COLUMNS, VIEW, Candidates, Histories, History, Retriever, RetrievalSettings, history_of, run_graph
 from .search import INDEX_FILES, Keywords, Search
-from .towers import Towers
+from .towers import Towers, open_facts
 
 SCHEMA = 1  # of the bundle; raised when an older reader could not use it
 TEXT_COLUMNS = ('prod_name', 'product_type_name', 'colour_group_name', 'department_name', 'index_group_name')  # said of an article in every answer
@@ -410,7 +410,7 @@ class Recommender(Complements, Lists, Scores, Refined):
         options = onnxruntime.SessionOptions(); options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(self.folder / 'ranker.onnx'), options, providers=['CPUExecutionProvider'])
         self.threads, self.can_search, self.watch = threads, 'towers.json' in self.manifest['files'], Watch()
-        self.can_search_images = self.can_search and read_json(self.folder / 'towers.json').get('learned', True)  # and by meaning
+        self.can_search_images = self.can_search and open_facts(self.folder, verify=False)['learned']  # and by meaning
 
     @cached_property
     def finder(self) -> Search:

@@ -194,14 +194,14 @@ def seal_towers(
 def open_facts(
     folder: Path,
     verify: bool = True,  # check the digests
-) -> dict:  # what `seal_towers` wrote
+) -> dict:  # what `seal_towers` wrote; towers of before it said so have learned
     "The facts of a folder of towers. Raises `InputError` that names a file which is missing or altered."
     facts = read_json(folder / 'towers.json')
     if not isinstance(facts, dict) or facts.get('format') != TOWERS_FORMAT: raise InputError(f"{folder}/towers.json: not towers of format {TOWERS_FORMAT}")
     for name, digest in facts['files'].items():
         if not (folder / name).exists(): raise InputError(f"{folder / name}: missing, but listed in towers.json")
         if verify and sha256(folder / name) != digest: raise InputError(f"{folder / name}: altered; its content is not what towers.json lists")
-    return facts
+    return {'learned': True, **facts}
 
 # %% ../nbs/25_towers.ipynb #5a41631d
 class Towers:
@@ -215,7 +215,7 @@ class Towers:
         self.folder, self.threads, self.quantised = Path(folder), threads, quantised
         self.facts = open_facts(self.folder, verify)
         self.dim, self.how, self.trim = self.facts['dim'], self.facts['preprocess'], self.facts['tokenizer'].get('trim', False)
-        self.learned = self.facts.get('learned', True)
+        self.learned = self.facts['learned']
         self.tokenizer = Tokenizer(self.folder / 'tokenizer.json', **{k: v for k, v in self.facts['tokenizer'].items() if k != 'trim'})
 
     def open(self, tower: str) -> onnxruntime.InferenceSession:
