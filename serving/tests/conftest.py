@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np, pytest
 
-from recsys_lib.bundle import KINDS, Recommender, build_bundle
-from recsys_lib.core import Run, to_date
+from recsys_lib.bundle import KINDS, Recommender, build_bundle, manifest_digest
+from recsys_lib.core import Run, to_date, write_json
 from serving.app import create_app
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +21,11 @@ def bundle(tmp_path_factory):
     run = Run(''); open_search(run)  # before the bundle, which takes towers, vectors and index from the run, and complements
     open_complements(run, open_plan(run).now)
     return build_bundle(run, open_plan(run).now, tmp_path_factory.mktemp('bundle'))
+
+
+def reseal(folder, manifest):
+    "Write a changed manifest with the digest that fits it."
+    write_json(folder / 'manifest.json', {**manifest, 'digest': manifest_digest(manifest)})
 
 
 @pytest.fixture(scope='session')

@@ -3,9 +3,11 @@ import gc, json, shutil, time, weakref
 
 import pytest
 
-from recsys_lib.bundle import describe, manifest_digest
-from recsys_lib.core import InputError, read_json, write_json
+from recsys_lib.bundle import describe
+from recsys_lib.core import InputError, read_json
 from serving.app import create_app
+
+from .conftest import reseal
 
 KEY = dict(LOOKBOOK='an admin key for tests')
 
@@ -15,9 +17,9 @@ def another(bundle, folder, version, without=()):
     copy = folder / version; shutil.copytree(bundle, copy); manifest = read_json(copy / 'manifest.json')
     import numpy as np
     data = np.load(copy / 'text_prod_name_data.npy'); data[(data >= 97) & (data <= 122)] -= 32; np.save(copy / 'text_prod_name_data.npy', data)
-    manifest['files']['text_prod_name_data.npy'] = describe(copy / 'text_prod_name_data.npy'); manifest['version'] = version; manifest.pop('digest')
+    manifest['files']['text_prod_name_data.npy'] = describe(copy / 'text_prod_name_data.npy'); manifest['version'] = version
     for name in without: manifest['files'].pop(name, None); (copy / name).unlink(missing_ok=True)
-    write_json(copy / 'manifest.json', {**manifest, 'digest': manifest_digest(manifest)})
+    reseal(copy, manifest)
     return copy
 
 

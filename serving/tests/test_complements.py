@@ -3,11 +3,11 @@ import shutil
 
 import numpy as np, pytest
 
-from recsys_lib.core import InputError, read_json, write_json
-from recsys_lib.bundle import Recommender, manifest_digest
+from recsys_lib.core import InputError, read_json
+from recsys_lib.bundle import Recommender
 from serving.app import create_app
 
-from .conftest import listed, pairs
+from .conftest import listed, pairs, reseal
 from .test_problems import refused
 
 OUTFIT = '/complete_the_outfit'
@@ -90,7 +90,7 @@ def test_a_bundle_without_complements(bundle, tmp_path):
     "Says so, in the library and in the service, and answers everything else."
     folder = tmp_path / bundle.name; shutil.copytree(bundle, folder); manifest = read_json(folder / 'manifest.json')
     for name in [n for n in manifest['files'] if n.startswith(('together_', 'outfit_'))]: del manifest['files'][name]; (folder / name).unlink()
-    write_json(folder / 'manifest.json', {**manifest, 'digest': manifest_digest({k: v for k, v in manifest.items() if k != 'digest'})})
+    reseal(folder, manifest)
     recommender = Recommender(folder); client = create_app(dict(BUNDLE=str(folder))).test_client(); article = recommender.article_ids[0]
     for ask in (lambda: recommender.frequently_bought_together([0]), lambda: recommender.complete_the_outfit([[0]])):
         with pytest.raises(InputError, match='knows no complements'): ask()

@@ -5,13 +5,13 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image, features
 
-from recsys_lib.bundle import describe, manifest_digest
+from recsys_lib.bundle import describe
 from recsys_lib.core import read_json, write_json
 from recsys_lib.search import MODES, MOST, UNLEARNED
 from serving.app import create_app
 from serving.search import FORMATS
 
-from .conftest import listed, pairs
+from .conftest import listed, pairs, reseal
 from .test_problems import refused
 
 pytestmark = pytest.mark.usefixtures('searchable')
@@ -28,7 +28,7 @@ def without_search(bundle, tmp_path_factory):
     copy = tmp_path_factory.mktemp('without') / 'bundle'; shutil.copytree(bundle, copy); manifest = read_json(copy / 'manifest.json')
     names = [n for n in manifest['files'] if n.startswith(('clip_', 'words', 'search_', 'tokenizer', 'towers'))]
     for name in names: del manifest['files'][name]; (copy / name).unlink()
-    write_json(copy / 'manifest.json', {**manifest, 'digest': manifest_digest(manifest)})
+    reseal(copy, manifest)
     return create_app(dict(BUNDLE=str(copy))).test_client()
 
 
@@ -164,7 +164,7 @@ def test_a_bundle_whose_towers_learned_nothing_is_searched_by_words(bundle, reco
     "A shop without images, whose model was not given weights either. A bundle of before says nothing of it."
     copy = tmp_path / 'bundle'; shutil.copytree(bundle, copy); manifest, facts = read_json(copy / 'manifest.json'), read_json(copy / 'towers.json')
     facts.pop('learned', None); write_json(copy / 'towers.json', facts | ({} if learned is None else dict(learned=learned)))
-    manifest['files']['towers.json'] = describe(copy / 'towers.json'); manifest.pop('digest'); write_json(copy / 'manifest.json', {**manifest, 'digest': manifest_digest(manifest)})
+    manifest['files']['towers.json'] = describe(copy / 'towers.json'); reseal(copy, manifest)
     client = create_app(dict(BUNDLE=str(copy))).test_client(); health = client.get('/healthz').json
     assert health['search'] and health['search_images'] is (learned is not False)
     if learned is not False:
