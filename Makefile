@@ -8,7 +8,7 @@ BIN   := .venv/bin
 SERVE := .venv-serving/bin
 .DEFAULT_GOAL := help
 SYSTEM := chromium redis-server java
-.PHONY: help run test coverage system peers serve lab hooks tune params compare profile bench bench-data bench-clip bench-batch bench-als bench-gowalla bench-serve reports outputs prepare clean distclean lock
+.PHONY: help run test coverage system peers serve bundle-made lab hooks tune params compare profile bench bench-data bench-clip bench-batch bench-als bench-gowalla bench-serve reports outputs prepare clean distclean lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \2/' | awk '{printf "  %s %-13s", $$1, $$2; $$1=$$2=""; print}'
@@ -30,14 +30,18 @@ PYTEST = DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/bui
 coverage: .venv/.ready system ## pytest again, as the last `make test` left its run, and the share of lines that it reaches; half as slow again
 	@$(PYTEST) --cov --cov-report=term-missing:skip-covered --cov-fail-under=80
 
-serve: ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=8000]: the endpoint and the shop window, from that run's bundle
-	@run="$(CURDIR)/$$($(PYTHON) dodo.py folder)"; bundle="$(if $(BUNDLE),$(abspath $(BUNDLE)),$$run/bundle/current)"; \
-	test -e "$$bundle/manifest.json" || { echo "error: no bundle at $$bundle; 'make run' with the same DATA and PROFILE makes it" >&2; exit 2; }; \
-	$(MAKE) -s .venv-serving/.ready || exit; \
+serve: bundle-made .venv-serving/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=8000]: the endpoint and the shop window, from that run's bundle
+	@run="$(CURDIR)/$$($(PYTHON) dodo.py folder)"; bundle="$(THE_BUNDLE)"; \
 	images="$${LOOKBOOK_IMAGES:-$(if $(DATA),$(abspath $(DATA)),$(if $(BUNDLE),,$$run/twin))/images}"; test -d "$$images" || images=; \
 	echo "starting the shop window, http://127.0.0.1:$(PORT)/, and the API, http://127.0.0.1:$(PORT)/docs/"; \
 	exec env LOOKBOOK_BUNDLE="$$bundle" LOOKBOOK_IMAGES="$$images" LOOKBOOK_STATE="$${LOOKBOOK_STATE:-$(if $(BUNDLE),,$$run/serving)}" LOOKBOOK_DEMO="$${LOOKBOOK_DEMO:-1}" \
 	  PYTHONPATH=. $(SERVE)/python -m serving --port $(PORT)
+
+# Looked for before an environment is set up.
+bundle-made:
+	@bundle="$(THE_BUNDLE)"; test -e "$$bundle/manifest.json" || { echo "error: no bundle at $$bundle; 'make run' with the same DATA and PROFILE makes it" >&2; exit 2; }
+
+THE_BUNDLE = $(if $(BUNDLE),$(abspath $(BUNDLE)),$(CURDIR)/$$($(PYTHON) dodo.py folder)/bundle/current)
 
 peers: .venv/.exported ## [DATA=..] [PROFILE=..] [TRIALS=20] [LIMIT=120]: tune other recommenders, ask them what that run's evaluation asked
 	@exec $(BIN)/python dodo.py peers
@@ -79,13 +83,13 @@ bench-clip: .venv/.exported ## [RUN=folder of a run]: images and texts a second 
 	@$(BIN)/python bench/clip.py $(RUN)
 
 bench-batch: .venv/.exported ## [DATA=..] [PROFILE=..] or [BUNDLE=folder]: all customers by that run's bundle, beside implicit's ALS
-	@$(BIN)/python bench/batch.py $(if $(BUNDLE),$(BUNDLE),$$($(PYTHON) dodo.py folder)/bundle/current)
+	@$(BIN)/python bench/batch.py $(THE_BUNDLE)
 
 bench-als: .venv/.exported ## [DATA=folder] [SCALE=large] [CUSTOMERS=n]: ALS by implicit and in torch, time to equal loss
 	@$(BIN)/python bench/als.py $(DATA) --scale $(or $(SCALE),large) --customers $(or $(CUSTOMERS),0)
 
 bench-serve: .venv-bench/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder]: requests a second and their times, beside gunicorn, FastAPI and a bare route
-	@.venv-bench/bin/python bench/serve.py $(if $(BUNDLE),$(BUNDLE),$$($(PYTHON) dodo.py folder)/bundle/current)
+	@.venv-bench/bin/python bench/serve.py $(THE_BUNDLE)
 
 bench-gowalla: .venv/.exported ## DATA=folder with train.txt and test.txt: the linear models on LightGCN's split of Gowalla
 	@$(BIN)/python bench/gowalla.py $(DATA)

@@ -658,8 +658,7 @@ def compare(_):
     a, b = Kept(run_named('RUN_A')), Kept(run_named('RUN_B'))
     for name, run in (('A', a), ('B', b)): print(f'{name}: {shown(run.folder)}, data {run.data}, version {run.version}, {len(run.records)} stages')
     if a.data != b.data: print('the data are not the same: a difference between the figures may be theirs')
-    tests = [run.tested() for run in (a, b)]
-    if tests[0] != tests[1]: print(f'the test periods are not the same: A {tests[0]}, B {tests[1]}; a difference between the figures may be theirs')
+    if a.tested() != b.tested(): print(f'the test periods are not the same: A {a.tested()}, B {b.tested()}; a difference between the figures may be theirs')
     heads = a.headline(), b.headline()
     for name, run, head in zip('AB', (a, b), heads):
         if not head: print(f'{name} has no evaluation: {shown(run.folder)}/records/60_evaluation.json is missing or without a headline')
@@ -737,19 +736,19 @@ def profile(pipeline):
     if before: raise Mistake(f"{shown(pipeline.folder)}: {stage} comes after {before}, which has not run; `make run` with the same DATA and PROFILE first")
     out = pipeline.folder / 'profile'; out.mkdir(parents=True, exist_ok=True)
     script, result = out / f'{stage}.py', out / f'{stage}.json'
-    for kinds in (['--memory'], ['--cpu-only']):
+    for kind in ('--memory', '--cpu-only'):
         result.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix='.trial-') as folder:
             trial_of(pipeline, stage, Path(folder))
             given = pipeline.chosen[stage] | {'run_dir': folder} | ({'data_dir': str(pipeline.data)} if pipeline.data else {})
             script.write_text(stage_script(pipeline.notebook[stage], {k: v for k, v in given.items() if k in pipeline.declared[stage]}))
-            code = subprocess.run([sys.executable, '-m', 'scalene', 'run', '--profile-only', 'recsys_lib', '--program-path', str(ROOT), *kinds, '-o', str(result), str(script)],
+            code = subprocess.run([sys.executable, '-m', 'scalene', 'run', '--profile-only', 'recsys_lib', '--program-path', str(ROOT), kind, '-o', str(result), str(script)],
                                   cwd=ROOT / 'nbs', env=os.environ | {'WANDB_MODE': 'disabled'}).returncode
         if -code % 256 != signal.SIGSEGV: break
         # what stands in for malloc does not agree with every library: github.com/plasma-umass/scalene/issues/481, 556
-        print(f"scalene crashed (SIGSEGV) with {kinds[0]}{': once more, without the memory' if kinds == ['--memory'] else ''}", file=sys.stderr)
+        print(f"scalene crashed (SIGSEGV) with {kind}{': once more, without the memory' if kind == '--memory' else ''}", file=sys.stderr)
     if code or not result.exists(): raise Mistake(f"the profiler ended with code {code}{'' if result.exists() else ' and wrote nothing: the stage may be too short to be sampled'}; the program is {shown(script)}")
-    by_line(read(result), memory=kinds == ['--memory'])
+    by_line(read(result), memory=kind == '--memory')
     print(f"\nall lines: {shown(result)}   (to look at: {shown(Path(sys.executable).parent)}/python -m scalene view {shown(result)})")
 
 
