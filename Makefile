@@ -41,6 +41,7 @@ serve: bundle-made .venv-serving/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=fol
 bundle-made:
 	@bundle="$(THE_BUNDLE)"; test -e "$$bundle/manifest.json" || { echo "error: no bundle at $$bundle; 'make run' with the same DATA and PROFILE makes it" >&2; exit 2; }
 
+# By the recipe's shell: make before 4.4 does not tell $(shell) what PROFILE is.
 THE_BUNDLE = $(if $(BUNDLE),$(abspath $(BUNDLE)),$(CURDIR)/$$($(PYTHON) dodo.py folder)/bundle/current)
 
 peers: .venv/.exported ## [DATA=..] [PROFILE=..] [TRIALS=20] [LIMIT=120]: tune other recommenders, ask them what that run's evaluation asked
