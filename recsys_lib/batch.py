@@ -59,7 +59,7 @@ def recommend_everybody(
     "Recommend to all customers of a bundle. Parts that are there are kept."
     out, n = Path(folder) / f'{recommender.version}-top{k}', len(recommender.customer_ids); out.mkdir(parents=True, exist_ok=True)
     def make(start):
-        path = out / f'part-{start // part:06}.parquet'; partial = path.with_name(f'.{path.name}.{os.getpid()}')
+        path = out / f'part-{start // part:06}.parquet'; partial = path.with_name(f'.{path.name}')
         if path.exists(): return
         pq.write_table(part_table(recommender, np.arange(start, min(start + part, n)), k, chunk), partial, compression='zstd'); partial.replace(path)
     if (out / '_batch.json').exists() and read_json(out / '_batch.json') != dict(customers=n, part=part):

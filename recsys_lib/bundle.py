@@ -104,7 +104,7 @@ def write_bundle(
     folder: 'str | Path',  # of all versions
 ) -> Path:  # folder/<version>
     "Write a bundle: all of it, or nothing."
-    folder = Path(folder); partial = folder / f'.partial-{os.getpid()}'
+    folder = Path(folder); partial = folder / '.partial'  # one that was killed is written anew
     shutil.rmtree(partial, ignore_errors=True); partial.mkdir(parents=True)
     for name, array in parts.files().items(): np.save(partial / f'{name}.npy', np.ascontiguousarray(array), allow_pickle=False)
     for name, path in parts.copied.items(): shutil.copyfile(path, partial / name)

@@ -14,7 +14,7 @@ __all__ = ['CONFIGS', 'LOOKS', 'TEXT_FIELDS', 'SHORT', 'IMAGES', 'open_clip_libr
            'colour_histograms', 'classify_colours', 'near_duplicates', 'gallery']
 
 # %% ../nbs/30_clip.ipynb #1113115b
-import hashlib, logging, os, re, shutil, time, zlib
+import hashlib, logging, re, shutil, time, zlib
 from collections import Counter
 from contextlib import contextmanager
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +32,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from .core import InputError, Run, sha256, stage, write_json
+from .core import InputError, Run, sha256, stage, whole_folder, write_json
 from .data import Dataset, open_dataset
 from .towers import Tokenizer, Towers, clip_tokenizer, normalise, pixels, preprocess, read_merges, seal_towers, to_rgb
 
@@ -209,11 +209,9 @@ def save_model(
 ):
     "Write a checkpoint in open_clip's format: open_clip_config.json and the weights."
     from safetensors.torch import save_file
-    folder = Path(folder); partial = folder.with_name(f'.{folder.name}.{os.getpid()}')
-    shutil.rmtree(partial, ignore_errors=True); partial.mkdir(parents=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.net.state_dict().items()}, partial / 'open_clip_model.safetensors')
-    write_json(partial / 'open_clip_config.json', dict(model_cfg=model.config, preprocess_cfg=model.preprocess))
-    shutil.rmtree(folder, ignore_errors=True); partial.rename(folder)
+    with whole_folder(folder) as partial:
+        save_file({k: v.detach().cpu().contiguous() for k, v in model.net.state_dict().items()}, partial / 'open_clip_model.safetensors')
+        write_json(partial / 'open_clip_config.json', dict(model_cfg=model.config, preprocess_cfg=model.preprocess))
 
 # %% ../nbs/30_clip.ipynb #d83d411e
 TEXT_FIELDS = ('prod_name', 'product_type_name', 'colour_group_name', 'graphical_appearance_name', 'detail_desc')
@@ -284,14 +282,13 @@ def pixel_cache(
     done = folder / f'pixels-{key}'
     if not done.exists():
         size = (how['size'],) * 2 if isinstance(how['size'], int) else tuple(how['size'])
-        partial = folder / f'.{done.name}'; shutil.rmtree(partial, ignore_errors=True); partial.mkdir(parents=True)
-        out = np.lib.format.open_memmap(partial / 'pixels.npy', 'w+', np.uint8, (max(1, len(facts)), *size, 3)); good: list = []
-        with ThreadPoolExecutor(workers) as pool:
-            for (i, *_), (image, _) in zip(facts, tqdm(pool.map(lambda f: decode(Path(f[1]), how), facts), total=len(facts), desc='decode', delay=5)):
-                if image is not None: out[len(good)] = image; good.append(i)
-        out.flush(); np.save(partial / 'items.npy', np.array(good, np.int32))
-        for old in folder.glob('pixels-*'): shutil.rmtree(old)
-        partial.rename(done)
+        with whole_folder(done) as partial:
+            out = np.lib.format.open_memmap(partial / 'pixels.npy', 'w+', np.uint8, (max(1, len(facts)), *size, 3)); good: list = []
+            with ThreadPoolExecutor(workers) as pool:
+                for (i, *_), (image, _) in zip(facts, tqdm(pool.map(lambda f: decode(Path(f[1]), how), facts), total=len(facts), desc='decode', delay=5)):
+                    if image is not None: out[len(good)] = image; good.append(i)
+            out.flush(); np.save(partial / 'items.npy', np.array(good, np.int32))
+            for old in folder.glob('pixels-*'): shutil.rmtree(old)
     items = np.load(done / 'items.npy')
     return items, np.load(done / 'pixels.npy', mmap_mode='r')[:len(items)]
 
@@ -673,18 +670,16 @@ def export_towers(
     sample: np.ndarray,  # (n, height, width, 3) uint8: images for the ranges of the 8-bit variant; without any, there is none of the images
 ):
     "Write the folder that `towers.Towers` opens."
-    folder = Path(folder); partial = folder.with_name(f'.{folder.name}.{os.getpid()}')
-    shutil.rmtree(partial, ignore_errors=True); partial.mkdir(parents=True)
     device, n = model.device, torch.export.Dim('n'); size = model.preprocess['size']; size = (size, size) if isinstance(size, int) else size
     text, ids = TextTower(model.net), torch.from_numpy(model.tokenizer(['a red dress', 'shoes', 'x'], model.trim))
-    export_tower(ImageTower(model.net), torch.rand(3, 3, *size), 'pixels', {0: n}, partial / 'clip_image.onnx')
-    export_tower(text, ids, 'ids', {0: n, 1: torch.export.Dim('length', max=model.tokenizer.context)} if text.trims else {0: n}, partial / 'clip_text.onnx')
-    model.net.to(device)
-    quantise(partial, sample, model.preprocess)
-    model.tokenizer.bpe.save(str(partial / 'tokenizer.json'), pretty=False); t = model.tokenizer
-    seal_towers(partial, dim=model.config['embed_dim'], name=model.name, model=model_digest(model), learned=model.learned, preprocess=model.preprocess,
-                tokenizer=dict(context=t.context, clean=t.clean, kind=t.kind, pad=t.pad, trim=text.trims))
-    shutil.rmtree(folder, ignore_errors=True); partial.rename(folder)
+    with whole_folder(folder) as partial:
+        export_tower(ImageTower(model.net), torch.rand(3, 3, *size), 'pixels', {0: n}, partial / 'clip_image.onnx')
+        export_tower(text, ids, 'ids', {0: n, 1: torch.export.Dim('length', max=model.tokenizer.context)} if text.trims else {0: n}, partial / 'clip_text.onnx')
+        model.net.to(device)
+        quantise(partial, sample, model.preprocess)
+        model.tokenizer.bpe.save(str(partial / 'tokenizer.json'), pretty=False); t = model.tokenizer
+        seal_towers(partial, dim=model.config['embed_dim'], name=model.name, model=model_digest(model), learned=model.learned, preprocess=model.preprocess,
+                    tokenizer=dict(context=t.context, clean=t.clean, kind=t.kind, pad=t.pad, trim=text.trims))
 
 # %% ../nbs/30_clip.ipynb #6fa97a86
 def ahead(function: Callable, items: Iterable) -> Iterator:
@@ -726,7 +721,7 @@ def embed(
         for part, (things, reasons) in zip(parts, ahead(load, parts)):
             vectors, good = np.zeros((len(part), dim), np.float32), [k for k, t in enumerate(things) if t is not None]
             if good: vectors[good] = encode([things[k] for k in good])
-            names = [keys[i] for i in part]; partial = folder / f'.{os.getpid()}.partial'
+            names = [keys[i] for i in part]; partial = folder / '.partial'
             with open(partial, 'wb') as f: np.savez(f, keys=np.array(names), vectors=vectors, reasons=np.array(reasons))
             partial.replace(folder / f'{identity(names)}.npz'); bar.update(len(part))
             done |= dict(zip(names, zip(vectors, reasons)))

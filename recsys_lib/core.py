@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CODE', 'SAID', 'Columns', 'InputError', 'to_day', 'to_date', 'seed_everything', 'sha256', 'write_json', 'read_json',
-           'scratch_folder', 'Run', 'Record', 'peak_memory_mb', 'commit_of', 'bundle_artifact', 'tracked', 'track',
-           'stage', 'environment', 'extensions']
+           'whole_folder', 'scratch_folder', 'Run', 'Record', 'peak_memory_mb', 'commit_of', 'bundle_artifact',
+           'tracked', 'track', 'stage', 'environment', 'extensions']
 
 # %% ../nbs/00_core.ipynb #0d064fad
 import atexit, hashlib, json, os, random, re, resource, shutil, subprocess, sys, tempfile, time
@@ -81,6 +81,18 @@ def read_json(
     try: return json.loads(Path(path).read_text())
     except FileNotFoundError: raise InputError(f"{path}: no such file") from None
     except ValueError as e: raise InputError(f"{path}: not valid JSON ({e})") from None
+
+# %% ../nbs/00_core.ipynb #567ab89d
+@contextmanager
+def whole_folder(
+    folder: 'str | Path',  # replaced if it exists
+) -> Iterator[Path]:  # an empty folder beside it, to write in
+    "Write a folder so that a reader never sees half of it: beside it first, then renamed. What fails leaves what was there, and what was killed is removed by the next that writes there."
+    folder = Path(folder); partial = folder.with_name(f'.{folder.name}.partial')
+    shutil.rmtree(partial, ignore_errors=True); partial.mkdir(parents=True)
+    try: yield partial
+    except BaseException: shutil.rmtree(partial, ignore_errors=True); raise
+    shutil.rmtree(folder, ignore_errors=True); partial.rename(folder)
 
 # %% ../nbs/00_core.ipynb #b0f95360
 @cache

@@ -35,7 +35,7 @@ import pyarrow.compute, pyarrow.parquet
 from pandera.ibis import Check
 from tqdm import tqdm
 
-from .core import InputError, Run, read_json, sha256, stage, to_date, to_day, write_json
+from .core import InputError, Run, read_json, sha256, stage, to_date, to_day, whole_folder, write_json
 from .twin import draw_twin
 
 # %% ../nbs/10_data.ipynb #df00a225
@@ -770,26 +770,25 @@ def ingest(
     check_layout(raw_dir, layout)
     intake = plan_intake(raw_dir, out, layout, max_reject_share)
     if intake.old and not (intake.sales or intake.articles or intake.customers): return intake.old
-    new = out.with_name(f'.{out.name}.partial'); shutil.rmtree(new, ignore_errors=True); new.mkdir(parents=True)
-    con = workspace(new / '.spill')
-    old = Dataset(out, con) if intake.old else None
-    (articles, bad_articles), (customers, bad_customers) = (read_entities(con, raw_dir, t, layout, max_reject_share) if read else (None, [])
-                                                            for t, read in (('articles', intake.articles), ('customers', intake.customers)))
-    entities(con, 'goods', 'good', 'article_id', old and old.items, 'item_idx', articles)
-    entities(con, 'people', 'person', 'customer_id', old and old.users, 'user_idx', customers)
-    names = [str(p.relative_to(raw_dir)) for p in intake.sales]
-    rejects = []
-    for n, (name, path) in enumerate(tqdm(list(zip(names, intake.sales)), desc='files', delay=5)):
-        with reading(path): rejects.append(stage_sales(con, path, n, name, layout, max_reject_share))
-    meta = build(con, old, names, articles, customers, new)
-    rejects = pa.concat_tables([REJECTS.empty_table(), *(r for r in [*bad_articles, *bad_customers, *rejects] if r is not None), *kept_rejects(out, intake, names)])
-    pa.parquet.write_table(rejects, new / 'rejects.parquet')
-    counts = rejects.column('file').value_counts().to_pylist()
-    meta |= dict(format=FORMAT, layout=described_layout(layout), max_reject_share=max_reject_share, raw_dir=str(raw_dir.absolute()), files=intake.files,
-                 rejected={c['values']: c['counts'] for c in counts})
-    con.disconnect(); shutil.rmtree(new / '.spill', ignore_errors=True)
-    write_json(new / 'meta.json', meta)
-    shutil.rmtree(out, ignore_errors=True); new.rename(out)
+    with whole_folder(out) as new:
+        con = workspace(new / '.spill')
+        old = Dataset(out, con) if intake.old else None
+        (articles, bad_articles), (customers, bad_customers) = (read_entities(con, raw_dir, t, layout, max_reject_share) if read else (None, [])
+                                                                for t, read in (('articles', intake.articles), ('customers', intake.customers)))
+        entities(con, 'goods', 'good', 'article_id', old and old.items, 'item_idx', articles)
+        entities(con, 'people', 'person', 'customer_id', old and old.users, 'user_idx', customers)
+        names = [str(p.relative_to(raw_dir)) for p in intake.sales]
+        rejects = []
+        for n, (name, path) in enumerate(tqdm(list(zip(names, intake.sales)), desc='files', delay=5)):
+            with reading(path): rejects.append(stage_sales(con, path, n, name, layout, max_reject_share))
+        meta = build(con, old, names, articles, customers, new)
+        rejects = pa.concat_tables([REJECTS.empty_table(), *(r for r in [*bad_articles, *bad_customers, *rejects] if r is not None), *kept_rejects(out, intake, names)])
+        pa.parquet.write_table(rejects, new / 'rejects.parquet')
+        counts = rejects.column('file').value_counts().to_pylist()
+        meta |= dict(format=FORMAT, layout=described_layout(layout), max_reject_share=max_reject_share, raw_dir=str(raw_dir.absolute()), files=intake.files,
+                     rejected={c['values']: c['counts'] for c in counts})
+        con.disconnect(); shutil.rmtree(new / '.spill', ignore_errors=True)
+        write_json(new / 'meta.json', meta)
     return meta
 
 # %% ../nbs/10_data.ipynb #7aace36e

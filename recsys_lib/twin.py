@@ -16,7 +16,7 @@ __all__ = ['LAST_DAY', 'SCALES', 'TYPES', 'COLOURS', 'RGB', 'PATTERNS', 'GROUPS'
            'motif', 'pattern_map', 'crease', 'seams', 'draw_image', 'draw_images', 'draw_twin', 'open_facts', 'facts']
 
 # %% ../nbs/05_twin.ipynb #8dad04de
-import shutil, time
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Iterator
@@ -28,7 +28,7 @@ import pyarrow.csv
 from PIL import Image, ImageChops, ImageDraw
 from tqdm import tqdm
 
-from .core import InputError, Run, sha256, stage, to_date, to_day
+from .core import InputError, Run, sha256, stage, to_date, to_day, whole_folder
 
 # %% ../nbs/05_twin.ipynb #7254d278
 LAST_DAY = to_day('2020-09-22')  # the twin ends when the real data ends
@@ -1115,17 +1115,16 @@ def draw_twin(
     if size is None: raise InputError(f"scale {scale!r}: expected one of {', '.join(SCALES)}")
     if min(seed, n_images or 0) < 0: raise InputError(f"seed {seed}, n_images {n_images}: expected no negative number")
     folder, start = Path(folder).absolute(), time.perf_counter()
-    partial = folder.with_name(folder.name + '.partial')
-    shutil.rmtree(partial, ignore_errors=True); (partial / 'images').mkdir(parents=True)
     a, c = draw_articles(seed, size), draw_customers(seed, size)
     articles, customers = articles_table(a, seed), customers_table(c, seed)
-    write_csv(articles, partial / 'articles.csv'); write_csv(customers, partial / 'customers.csv')
-    rows = write_transactions(partial / 'transactions_train.csv', draw_days(a, c, seed, size),
-                              customers['customer_id'].combine_chunks(), articles['article_id'].combine_chunks())
-    tables = time.perf_counter()
-    images = draw_images(partial / 'images', a, seed, size.images if n_images is None else n_images)
-    rate = images / (time.perf_counter() - tables)
-    shutil.rmtree(folder, ignore_errors=True); partial.rename(folder)
+    with whole_folder(folder) as partial:
+        write_csv(articles, partial / 'articles.csv'); write_csv(customers, partial / 'customers.csv')
+        rows = write_transactions(partial / 'transactions_train.csv', draw_days(a, c, seed, size),
+                                  customers['customer_id'].combine_chunks(), articles['article_id'].combine_chunks())
+        tables = time.perf_counter()
+        (partial / 'images').mkdir()
+        images = draw_images(partial / 'images', a, seed, size.images if n_images is None else n_images)
+        rate = images / (time.perf_counter() - tables)
     return dict(articles=size.articles, products=int(a['product'][-1] + 1), customers=size.customers,
                 transactions=rows, images=images, days=size.days, tables_seconds=round(tables - start, 1), images_per_second=round(rate, 1))
 

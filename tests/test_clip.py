@@ -1,5 +1,5 @@
 """CLIP: ids and pixels as open_clip makes them, and what a kill leaves. On drawn texts and images; and on real ones where LOOKBOOK_REAL_DATA names the folder that holds them."""
-import contextlib, io, os, random, signal, subprocess, sys, time
+import io, os, random, signal, subprocess, sys
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,7 @@ def test_opaque_images_are_what_open_clip_makes_of_the_file_itself():
 # -- kills
 
 SERVER = '''
-import json, os, sys, traceback
+import json, os, signal, sys, traceback
 from pathlib import Path
 import torch; torch.set_num_threads(1)
 from recsys_lib import clip
@@ -107,11 +107,25 @@ def work(data, out):
     clip.save_model(model, out / 'model'); (out / 'curve.json').write_text(json.dumps(curve))
     clip.embed_catalogue(model, paths, [clip.compose(f) for f in fields], out / 'shards', shard=8)[0].save(out)
 
+class Touches:
+    "How often the work has opened, moved, made or removed what lies in the data or in its own folder; at the one it is told of it kills itself."
+    KINDS = {'open', 'os.rename', 'os.mkdir', 'os.remove', 'os.rmdir', 'os.truncate'}
+
+    def __init__(self, last, *folders): self.last, self.folders, self.n = last, folders, 0
+
+    def __call__(self, event, about):
+        if event in self.KINDS and str(about[0]).startswith(self.folders):
+            self.n += 1
+            if self.n == self.last: os.kill(os.getpid(), signal.SIGKILL)
+
 for line in sys.stdin:
+    out, last = line.split()
     if (child := os.fork()) == 0:
-        try: work(Path(sys.argv[1]), Path(line.strip())); os._exit(0)
+        try:
+            sys.addaudithook(touches := Touches(int(last), sys.argv[1], out))
+            work(Path(sys.argv[1]), Path(out)); (Path(out) / 'touches').write_text(str(touches.n)); os._exit(0)
         except BaseException: traceback.print_exc(); os._exit(1)
-    print(child, flush=True); print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 '''
 
 
@@ -123,26 +137,23 @@ class Tries:
     def __enter__(self): return self
     def __exit__(self, *_): self.server.stdin.close(); self.server.wait()
 
-    def go(self, out, kill_after=None):
-        "Train and embed in a process of its own; its exit code."
-        out.mkdir(parents=True, exist_ok=True); print(out, file=self.server.stdin, flush=True); child = int(self.server.stdout.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
-            with contextlib.suppress(ProcessLookupError): os.kill(child, signal.SIGKILL)  # unless it was faster
+    def go(self, out, last=0):
+        "Train and embed in a process of its own, killed when it touches a file for the `last`-th time (0: never); its exit code."
+        out.mkdir(parents=True, exist_ok=True); print(out, last, file=self.server.stdin, flush=True)
         return int(self.server.stdout.readline())
 
 
 def test_killed_at_random_ten_times_and_resumed_gives_the_same(tmp_path):
-    "A moment is up to a quarter of the time that the work took when nobody killed it, so the ten of them reach from its start to its end."
-    moments, killed = random.Random(7), 0
+    "What a kill can spoil is on the disk, so moments are counted by touches of files and not by the clock: each is up to a quarter of those of the whole work, so the ten reach from its start to its end."
+    moments, codes = random.Random(7), []
     with Tries(open_dataset(Run('')).folder) as tries:
-        start = time.monotonic(); assert tries.go(tmp_path / 'whole') == 0; took = time.monotonic() - start
-        for _ in range(10): killed += tries.go(tmp_path / 'parts', moments.uniform(0, took / 4)) == -signal.SIGKILL
+        assert tries.go(tmp_path / 'whole') == 0; touches = int((tmp_path / 'whole/touches').read_text())
+        for _ in range(10): codes.append(tries.go(tmp_path / 'parts', moments.randint(1, touches // 4)))
         assert tries.go(tmp_path / 'parts') == 0
-    assert killed >= 8  # on a machine that suddenly is faster the last may come too late
+    assert codes.count(-signal.SIGKILL) >= 8 and set(codes) <= {-signal.SIGKILL, 0}  # 0: one that came after the end of the work
     for name in ('curve.json', 'model/open_clip_model.safetensors', 'image.npy', 'text.npy', 'real.npy', 'content.npy'):
         assert (tmp_path / 'parts' / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes(), name
-    assert not [p for p in (tmp_path / 'parts').rglob('.*') if p.is_dir() and 'pixels' not in p.name]
+    assert not list((tmp_path / 'parts').rglob('.*'))
 
 
 # -- a scratch run
