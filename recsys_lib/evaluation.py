@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ITEM_GROUPS', 'Question', 'popular', 'repurchase', 'source', 'all_purchases', 'ask', 'item_knn', 'als', 'two_stage',
            'shuffle', 'customer_groups', 'compare', 'pieces_sold', 'past_sales', 'headline', 'side_by_side',
-           'ahead_of_all', 'every_metric', 'beyond_accuracy', 'by_articles', 'slice_table', 'open_results',
-           'first_look']
+           'ahead_of_all', 'every_metric', 'beyond_accuracy', 'by_articles', 'slice_table', 'one_list_for_all',
+           'with_hindsight', 'open_results', 'first_look']
 
 # %% ../nbs/60_evaluation.ipynb #8d4c9a2f
 import warnings
@@ -24,7 +24,7 @@ from .als import confidence_matrix
 from .core import Run, stage, to_date
 from .data import Dataset, open_dataset
 from .features import open_feature_graph
-from .metrics import CUTS, METRICS, bootstrap_interval, coverage, diversity, gini, measure, novelty, paired_interval
+from .metrics import CUTS, METRICS, average_precision, bootstrap_interval, coverage, diversity, gini, hits, measure, novelty, paired_interval
 from .ranking import open_ranker, rank
 from .retrieval import USER_COLUMNS, best_first, union
 from .sources import Snapshot, open_snapshot
@@ -259,6 +259,41 @@ def slice_table(
             rows += [{'slice': column, 'group': group, 'customers': len(who), 'model': n, metric: float(m), f'{metric} low': float(a), f'{metric} high': float(b)}
                      for n, m, a, b in zip(names, values.mean(0), low, high)]
     return rows
+
+# %% ../nbs/60_evaluation.ipynb #4ee987da
+def one_list_for_all(
+    bought: np.ndarray,  # (B, M) item_idx, padded with -1
+    k: int = 12,
+) -> np.ndarray:  # (k,) item_idx, best first, padded with -1
+    "The list that, shown to everybody, reaches a high MAP@k: at each rank the article that adds most (greedy, so not certainly the best of all)."
+    who, column = np.nonzero(bought >= 0); item = bought[who, column].astype(np.int64); share = 1 / np.minimum(k, np.maximum((bought >= 0).sum(1), 1))
+    hit, out = np.zeros(len(bought)), np.full(k, -1, np.int32)
+    for place in range(k):
+        gain = np.bincount(item, ((hit + 1) * share)[who], 1); gain[out[:place]] = 0
+        if not gain.any(): break
+        out[place] = gain.argmax(); hit[who[item == out[place]]] += 1
+    return out
+
+def with_hindsight(
+    dataset: Dataset,
+    snapshots: dict,  # asof -> Snapshot
+    periods: list,  # test periods, pooled
+    results: pd.DataFrame,  # of `compare`
+    chunk: int = 512,  # customers at a time
+) -> list:  # rows: customers, MAP@12 of the two-stage model, of one list for all, of the candidates in their best order
+    "What could be reached by who knew what was bought: of everybody, and with and without a history. A period has a list of its own."
+    parts = []
+    for period in periods:
+        bought, snapshot = labels(dataset, period), snapshots[period.asof]; items, retriever = bought.padded(), snapshot.retriever()
+        history = snapshot.histories.batch(bought.users, snapshot.asof, snapshot.settings.retrieval.history); known = history.item[:, 0] >= 0; ideal, one = np.zeros(len(bought)), np.zeros(len(bought))
+        for s in (slice(a, a + chunk) for a in range(0, len(bought), chunk)):
+            found = hits(retriever.candidates(history[s]).ids, items[s]).sum(1); ideal[s] = np.minimum(found, 12) / np.minimum(12, (items[s] >= 0).sum(1))  # all that is there first: each precision is one
+        for group in (known, ~known):
+            if group.any(): one[group] = average_precision(np.tile(one_list_for_all(items[group]), (group.sum(), 1)), items[group])
+        parts.append(pd.DataFrame({'asof': to_date(period.asof), 'user_idx': bought.users, 'known': known, 'one list for all': one, 'candidates in their best order': ideal}))
+    t = pd.concat(parts).merge(results[results.model == 'two-stage'][['asof', 'user_idx', 'MAP@12']].rename(columns={'MAP@12': 'two-stage'}), on=['asof', 'user_idx'])
+    return [{'customers': name, 'number': len(part), **part[['two-stage', 'one list for all', 'candidates in their best order']].mean().to_dict()}
+            for name, part in (('everybody', t), ('with a history', t[t.known]), ('without', t[~t.known])) if len(part)]
 
 # %% ../nbs/60_evaluation.ipynb #13cec608
 def open_results(
