@@ -828,10 +828,11 @@ def scratch_embeddings(run: Run):
     Embeddings(text, text, np.array([p is not None for p in image_paths(dataset)]), content_vectors(text, text)).save(run.folder / 'clip')
 
 def scratch_towers(run: Run):
-    "A tiny model of the scratch run, hardly trained, its towers, and its vectors in place of the hashed ones."
+    "A tiny model of the scratch run, hardly trained (not at all where there are no images), its towers, and its vectors in place of the hashed ones."
     model, threads = open_model('lookbook-tiny'), torch.get_num_threads(); fields, paths, items, images, parts = prepare(run, model, 10, 4, 0)
     torch.set_num_threads(1)  # so little is faster without a second thread
-    try: train(model, images, fields[items], parts, Training(steps=20, batch=16, validate_every=20))
+    try:
+        if len(parts['train']) > 1: train(model, images, fields[items], parts, Training(steps=20, batch=16, validate_every=20))
     finally: torch.set_num_threads(threads)
     save_model(model, run.path('clip', 'model')); export_towers(model, run.path('clip', 'towers'), images)
     embed_catalogue(model, paths, [compose(f) for f in fields], run.path('clip', 'shards'), Towers(run.folder / 'clip/towers'))[0].save(run.folder / 'clip')

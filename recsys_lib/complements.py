@@ -253,7 +253,7 @@ def learn_weights(
         ok[at] = False; examples.append(outfit.terms(cart)[np.append(at, rng.choice(np.flatnonzero(ok), negatives))])
         if len(examples) == settings.carts: break
     if not examples: return plain.astype(np.float32)
-    x = np.stack(examples); unit = x.std((0, 1), dtype=float); unit = np.where(unit > 1e-6, unit, np.inf); x = (x / unit.astype(np.float32)); base = np.where(np.isfinite(unit), plain * unit, 0)
+    x = np.stack(examples); unit = x.std((0, 1), dtype=float); unit = np.where(unit > 1e-6, unit, np.inf); x = (x / unit.astype(np.float32)); base = plain * np.where(np.isfinite(unit), unit, 0)
     def loss(w):
         s = (x @ w.astype(np.float32)).astype(float); s -= s.max(1, keepdims=True); p = np.exp(s); p /= p.sum(1, keepdims=True)
         d = p.copy(); d[:, 0] -= 1; far = strength / len(x) * (w - base)

@@ -1,12 +1,17 @@
 "What a person may get wrong: each mistake is told in one sentence that names the place, and no row is lost."
 import gzip
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from recsys_lib.core import InputError, to_day
+from recsys_lib.bundle import Recommender, build_bundle
+from recsys_lib.complements import open_complements
+from recsys_lib.core import InputError, Run, to_day
 from recsys_lib.data import Dataset, ingest
-from recsys_lib.split import plan_periods
+from recsys_lib.evaluation import first_look
+from recsys_lib.search import open_search
+from recsys_lib.split import open_plan, plan_periods
 
 FILES = 'articles.csv', 'customers.csv', 'transactions_train.csv'
 
@@ -142,6 +147,18 @@ def test_only_the_required_columns_are_needed(twin, copy_of, tmp_path):
     change_rows(folder, 'articles.csv', lambda t: t[['article_id']])
     change_rows(folder, 'transactions_train.csv', lambda t: t[['t_dat', 'customer_id', 'article_id']])
     assert ingest(folder, tmp_path / 'data')['transactions'] == len(rows_of(folder))
+
+
+def test_a_shop_of_bare_ids_ends_in_a_bundle_that_answers(copy_of, twin):
+    "No names, no images, no prices, no customers: what the models and the bundle are made of when there is nothing but who bought what, and when."
+    folder = copy_of(twin); (folder / 'customers.csv').unlink()
+    change_rows(folder, 'articles.csv', lambda t: t[['article_id']]); change_rows(folder, 'transactions_train.csv', lambda t: t[['t_dat', 'customer_id', 'article_id']])
+    run = Run('').aside('bare', linked=()); ingest(folder, run.path('data')); plan = open_plan(run); open_search(run); open_complements(run, plan.now)
+    assert all(r['MAP@12'] > 0 for r in first_look(run, 'copurchase'))
+    bundle = Recommender(build_bundle(run, plan.now, run.path('bundle'))); who = bundle.customers([*(bundle.customer_ids[i] for i in range(50)), ''])
+    for ids, scores in (bundle.recommend(who, 12), bundle.similar_items([0, 7], 12), bundle.frequently_bought_together([0, 7], 12), bundle.complete_the_outfit([[0], [7]], 3)):
+        assert (ids[:, 0] >= 0).all() and (ids < len(bundle.article_ids)).all() and np.isfinite(scores[ids >= 0]).all() and all(len(set(row[row >= 0])) == (row >= 0).sum() for row in ids)
+    assert bundle.can_search and not bundle.can_search_images and bundle.search(['dress'], 3)[0].tolist() == [[-1] * 3]  # there are no words to find
 
 
 def test_a_column_of_the_layout_is_in_one_of_the_weeks_or_the_run_stops(twin, copy_of, tmp_path):
