@@ -147,6 +147,7 @@ def image(article_id):
 def search():
     words = request.args.get('q', '').strip()
     if not words: return page('results.html', words='', found=None)
+    if ask('GET', 'items', words).ok: return redirect(url_for('.article', article_id=words))  # who types an article's number wants that article
     found = ask('GET', 'search', parameters=[('q', words), ('k', GRID)])
     return page('results.html', words=words, found=found), 200 if found.ok else found.status
 

@@ -49,6 +49,12 @@ def everywhere(client, article): return [client.get(a, headers=OURS) for a in ('
 
 # -- what it asks
 
+def test_an_articles_number_is_looked_up_and_not_searched_for(browser, recommender):
+    number = recommender.article_ids[3]; answer = browser.get('/shop/search', query_string=dict(q=f' {number} '))
+    assert answer.status_code == 302 and answer.location == f'/shop/article/{number}' and browser.get('/shop/search', query_string=dict(q=number[:-1])).status_code == 200
+    assert browser.get('/shop/search', query_string=dict(q='no/such thing?')).status_code == 200
+
+
 def test_it_asks_the_public_api_alone(browser, recommender, monkeypatch):
     "Each page asks only routes that the OpenAPI document lists, and few of them."
     asked = []; ask = pages.ask
