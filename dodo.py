@@ -316,6 +316,11 @@ class Pipeline:
             return (TaskError if mistake else TaskFailed)(message, report=False)  # doit's exit codes 2 and 1
         say(lines.last or f'{stage}: done'); self.tracker.tell(stage)
 
+    def made(self, stage, **forced):
+        "Execute a stage by itself; the program ends where that fails, as a run does: with 2 for a user's mistake, else with 1."
+        from doit.exceptions import TaskError
+        if failure := self.run_stage(stage, **forced): sys.exit(2 if isinstance(failure, TaskError) else 1)
+
     def tasks(self):
         "The stages as doit tasks."
         for stage in self.stages:
@@ -509,6 +514,8 @@ def peers(pipeline):
     pipeline.load(); environment()
     same = ''.join(f' {k}={os.environ[k]}' for k in ('DATA', 'PROFILE') if os.environ.get(k)); whole('TRIALS', 20); whole('LIMIT', 120)
     if not pipeline.stamp('60_evaluation').exists(): raise Mistake(f"{shown(pipeline.folder)}: no evaluation yet; `make run{same}` first")
+    if (read(pipeline.key_file('60_evaluation')) or {}).get('input') != pipeline.key('60_evaluation')['input']:
+        raise Mistake(f"{shown(pipeline.folder)}: what the evaluation was made of has changed since; `make run{same}` first")
     if code := subprocess.run([os.environ.get('MAKE', 'make'), '-s', '.venv-peers/.ready'], cwd=ROOT).returncode: sys.exit(code)
     from recsys_lib.core import Run
     from recsys_lib.peers import export_questions
@@ -517,7 +524,7 @@ def peers(pipeline):
         for name in ('TRIALS', 'LIMIT', 'PEERS'): command += [f'--{name.lower()}', os.environ[name]] if os.environ.get(name) else []
         code = subprocess.run(command).returncode
         if code: sys.exit(code)
-        if pipeline.run_stage('64_peers'): sys.exit(1)
+        pipeline.made('64_peers')
     print(f"\nin {shown(pipeline.folder / '64_peers.ipynb')}; `make run{same}` takes it into the report")
 
 
@@ -525,7 +532,7 @@ def publish(pipeline):
     "Render the reports again, copy them to where git keeps them, and let the tour show that run."
     run(pipeline)
     with alone(pipeline.folder):
-        if pipeline.run_stage('90_report', publish_to=str(ROOT / 'reports')): sys.exit(1)
+        pipeline.made('90_report', publish_to=str(ROOT / 'reports'))
         keep_shown(ROOT / 'nbs/index.ipynb', run_dir=str(pipeline.folder))
 
 
@@ -568,14 +575,15 @@ def outputs(pipeline):
 
 def tune(pipeline):
     "Search the ranker's settings, and write the best into the profile."
+    import yaml
     trials = whole('TRIALS', 20)
     run(pipeline)
     base = {k: v for k, v in pipeline.chosen.get('55_ranking', {}).items() if k in pipeline.declared['56_tuning']}
     with alone(pipeline.folder):
-        if pipeline.run_stage('56_tuning', trials=trials, **base): sys.exit(1)
+        pipeline.made('56_tuning', trials=trials, **base)
     best = read(pipeline.folder / 'records/56_tuning.json')['tables']['best'][0]
-    path = ROOT / 'nbs/params' / f'{pipeline.profile}.yaml'; text = path.read_text()
-    values = ', '.join(f'{k}: {v}' for k, v in (pipeline.chosen['55_ranking'] | best).items())
+    path = ROOT / 'nbs/params' / f'{pipeline.profile}.yaml'; text = path.read_text(); own = (yaml.safe_load(text) or {}).get('55_ranking') or {}  # and not what it inherits, or SEED
+    values = ', '.join(f'{k}: {v}' for k, v in (own | best).items())
     new, n = re.subn(r'^55_ranking: *\{.*$', f'55_ranking: {{{values}}}', text, flags=re.M)
     if not n and re.search('^55_ranking:', text, re.M): raise Mistake(f"{shown(path)}: expected 55_ranking as one line `55_ranking: {{...}}` to put these settings into: {values}")
     path.write_text(new if n else f"{text.rstrip()}\n55_ranking: {{{values}}}\n"); print(f"{shown(path)}: 55_ranking: {{{values}}}; `make run` trains with it")
@@ -709,10 +717,13 @@ def stage_script(path, given):
     return '\n'.join(lines) + '\n'
 
 
+ALSO_WRITES = {'65_cold': {'cold'}, '70_bundle': {'ranking'}, '75_acceptance': {'acceptance', 'ranking'}}  # folders that are no output of theirs
+
+
 def trial_of(pipeline, stage, folder):
     "A copy of a run for one stage to work in: links to what the others made, copies of the folders that the stage writes into, without what it wrote."
     outputs = (read(pipeline.folder / f'records/{stage}.json') or {}).get('outputs', [])
-    own = {Path(o).parts[0] for o in outputs} | ({'ranking'} if stage == '70_bundle' else set())  # which it also writes into
+    own = {Path(o).parts[0] for o in outputs} | ALSO_WRITES.get(stage, set())
     for path in pipeline.folder.iterdir():
         if path.name in ('records', 'stamps', 'wandb', 'profile') or path.suffix in ('.ipynb', '.html') or path.name.startswith('.'): continue
         if path.name not in own: (folder / path.name).symlink_to(path)

@@ -10,13 +10,14 @@ WAYS = 'implicit, CG', 'implicit, exact', 'torch', 'torch, no momentum'
 
 
 def measure(matrix, way, factors, threads, sweeps, device):
-    "Seconds (wall, CPU) and loss after each sweep, and peak memory."
+    "Seconds (wall, CPU) and loss after each sweep, and peak memory: after the first, before the loss is looked at, which takes memory of its own."
     import implicit, scipy.sparse as sp, torch
     from threadpoolctl import threadpool_limits
     from recsys_lib.als import TorchALS, als_loss
-    torch.set_num_threads(threads); C, rows, paused = sp.load_npz(matrix), [], [0., 0.]
+    torch.set_num_threads(threads); C, rows, paused, peak = sp.load_npz(matrix), [], [0., 0.], []
     def look(X, Y):
         now = time.perf_counter(), time.process_time()
+        if not peak: peak.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         rows.append((now[0] - start[0] - paused[0], now[1] - start[1] - paused[1], als_loss(C, X, Y, 1.)))
         paused[0] += time.perf_counter() - now[0]; paused[1] += time.process_time() - now[1]
     if way.startswith('torch'):
@@ -26,7 +27,7 @@ def measure(matrix, way, factors, threads, sweeps, device):
         model = implicit.als.AlternatingLeastSquares(factors, regularization=1., alpha=1., iterations=sweeps, random_state=42, use_gpu=False, use_cg='CG' in way, num_threads=threads)
         with threadpool_limits(1, 'blas'):
             start = time.perf_counter(), time.process_time(); model.fit(C, show_progress=False, callback=lambda *_: look(model.user_factors, model.item_factors))
-    return dict(rows=rows, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return dict(rows=rows, peak=peak[0])
 
 
 def matrix_of(data, scale, customers, folder):

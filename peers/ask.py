@@ -47,24 +47,28 @@ def answer(folder, name, settings):
     return models.followed_by(models.PEERS[name][0](q, **settings), q.fill, q.k)
 
 
+def late(limit): return f'ended after {limit:.0f} s'
+
+
 def in_a_process(folder, name, settings, to, limit):
     "The same in a process of its own; what stopped it, or ''."
     to.parent.mkdir(parents=True, exist_ok=True); to.unlink(missing_ok=True)
     command = [sys.executable, __file__, str(folder), '--answer', name, '--settings', json.dumps(settings), '--to', str(to)]
     try: done = subprocess.run(command, timeout=limit, capture_output=True, text=True)
-    except subprocess.TimeoutExpired: return f'ended after {limit:.0f} s'
+    except subprocess.TimeoutExpired: return late(limit)
     return '' if done.returncode == 0 and to.exists() else f"exit {done.returncode}: {(done.stderr.strip().splitlines() or [''])[-1][:300]}"
 
 
 def judges(folder): return sorted(folder.glob('tune-*'))
 
 
-def trials_of(folder, name):
-    "The lines that are there, of the questions as they are now."
+def trials_of(folder, name, limit):
+    """The lines that are there, of the questions as they are now. What failed is made again where that may help: it had less time than there is now, or it was no matter of time (a library
+    that was missing)."""
     path, asked = folder / 'trials' / f'{slug(name)}.jsonl', '-'.join(map(identity, judges(folder)))
     text = path.read_text() if path.exists() else ''; whole = text[:text.rfind('\n') + 1]
     if whole != text: path.write_text(whole)  # ended in the middle of a line
-    return path, asked, [t for t in map(json.loads, whole.splitlines()) if t['question'] == asked]
+    return path, asked, [t for t in map(json.loads, whole.splitlines()) if t['question'] == asked and (t['map'] is not None or t['stopped'] == late(t['limit']) and t['limit'] >= limit)]
 
 
 def identity(question):
@@ -75,17 +79,18 @@ def identity(question):
 
 def tune(folder, name, trials, limit, asked=in_a_process, bar=None):
     "The trials of a peer, as a list; the ones that are missing are made."
-    path, question, done = trials_of(folder, name)
+    path, question, done = trials_of(folder, name, limit)
     path.parent.mkdir(exist_ok=True); to = folder / 'trials' / f'{slug(name)}.npy'
     while len(done) < trials and not (len(done) >= GIVE_UP and all(t['map'] is None for t in done[-GIVE_UP:])):
         settings, start, stopped, found = proposal(name, done), time.perf_counter(), '', []
         for judge in judges(folder):
             stopped = asked(judge, name, settings, to, max(.01, limit - (time.perf_counter() - start)))
-            if stopped.startswith('ended after'): stopped = f'ended after {limit:.0f} s'  # of the whole trial; this period had what was left
-            if stopped: break
+            if stopped:
+                if time.perf_counter() - start >= limit: stopped = late(limit)  # of the whole trial; this period had what was left
+                break
             found.append(average_precision(np.load(to)[:, :12], np.load(judge / 'bought.npy')))
         value = None if stopped else round(float(np.concatenate(found).mean()), 7)
-        done.append(dict(peer=name, trial=len(done), settings=settings, map=value, seconds=round(time.perf_counter() - start, 1), stopped=stopped, question=question))
+        done.append(dict(peer=name, trial=len(done), settings=settings, map=value, seconds=round(time.perf_counter() - start, 1), limit=limit, stopped=stopped, question=question))
         with open(path, 'a') as f: f.write(json.dumps(done[-1]) + '\n')
         if bar is not None: bar.update()
     to.unlink(missing_ok=True)
@@ -112,7 +117,7 @@ def main(folder, names, trials, limit):
     if missing: sys.exit(f"error: no peer {missing[0]!r}; there is {', '.join(models.PEERS)}")
     bar = tqdm(total=len(names) * trials, desc='trials', mininterval=1)
     for i, name in enumerate(names):
-        bar.set_postfix_str(name); bar.n = i * trials + min(trials, len(trials_of(folder, name)[2])); bar.refresh()
+        bar.set_postfix_str(name); bar.n = i * trials + min(trials, len(trials_of(folder, name, limit)[2])); bar.refresh()
         about = finish(folder, name, tune(folder, name, trials, limit, bar=bar), limit)
         number = lambda v: 'none' if v is None else f'{v:.5f}'
         tqdm.write(f"{name}: {about['trials']} trials, {about['seconds']:.0f} s, MAP@12 where it was tuned {number(about['tuned_map'])} (as the library is set: {number(about['usual_map'])})"

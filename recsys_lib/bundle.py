@@ -23,7 +23,7 @@ import numpy as np
 import onnxruntime
 
 from .baskets import BoughtTogether, Outfit
-from .core import InputError, Run, read_json, sha256, stage, to_date, to_day, write_json
+from .core import InputError, Run, partial_folder, read_json, replace_folder, sha256, stage, to_date, to_day, write_json
 from .explain import explain, tree_boxes
 from .refine import FILTERED, Catalogue, Filters, allowed_articles, arrange, marked
 from .retrieval import CART, PURCHASE, USER_COLUMNS, VIEW, Candidates, Histories, History, Retriever, RetrievalSettings, history_of, run_graph
@@ -104,18 +104,18 @@ def write_bundle(
     folder: 'str | Path',  # of all versions
 ) -> Path:  # folder/<version>
     "Write a bundle: all of it, or nothing."
-    folder = Path(folder); partial = folder / '.partial'  # one that was killed is written anew
-    shutil.rmtree(partial, ignore_errors=True); partial.mkdir(parents=True)
-    for name, array in parts.files().items(): np.save(partial / f'{name}.npy', np.ascontiguousarray(array), allow_pickle=False)
-    for name, path in parts.copied.items(): shutil.copyfile(path, partial / name)
-    files = {p.name: describe(p) for p in sorted(partial.iterdir())}
-    content = sha256_of(''.join(f['sha256'] for f in files.values()).encode()).hexdigest()
-    facts = {k: v for k, v in parts.facts.items() if k != 'price'}
-    version = f"{facts['asof']}-{content[:8]}"
-    manifest = dict(schema=SCHEMA, version=version, created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-                    **facts, retrieval=asdict(parts.settings), text=sorted(parts.article_text), files=files)
-    write_json(partial / 'manifest.json', {**manifest, 'digest': manifest_digest(manifest)})
-    shutil.rmtree(folder / version, ignore_errors=True); partial.rename(folder / version)
+    folder = Path(folder)
+    with partial_folder(folder / '.partial') as partial:
+        for name, array in parts.files().items(): np.save(partial / f'{name}.npy', np.ascontiguousarray(array), allow_pickle=False)
+        for name, path in parts.copied.items(): shutil.copyfile(path, partial / name)
+        files = {p.name: describe(p) for p in sorted(partial.iterdir())}
+        content = sha256_of(''.join(f['sha256'] for f in files.values()).encode()).hexdigest()
+        facts = {k: v for k, v in parts.facts.items() if k != 'price'}
+        version = f"{facts['asof']}-{content[:8]}"
+        manifest = dict(schema=SCHEMA, version=version, created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+                        **facts, retrieval=asdict(parts.settings), text=sorted(parts.article_text), files=files)
+        write_json(partial / 'manifest.json', {**manifest, 'digest': manifest_digest(manifest)})
+        replace_folder(partial, folder / version)
     return folder / version
 
 # %% ../nbs/70_bundle.ipynb #cdb6d973

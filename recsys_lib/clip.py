@@ -282,13 +282,13 @@ def pixel_cache(
     done = folder / f'pixels-{key}'
     if not done.exists():
         size = (how['size'],) * 2 if isinstance(how['size'], int) else tuple(how['size'])
+        for old in [*folder.glob('pixels-*'), *folder.glob('.pixels-*')]: shutil.rmtree(old)  # of other images, or killed
         with whole_folder(done) as partial:
             out = np.lib.format.open_memmap(partial / 'pixels.npy', 'w+', np.uint8, (max(1, len(facts)), *size, 3)); good: list = []
             with ThreadPoolExecutor(workers) as pool:
                 for (i, *_), (image, _) in zip(facts, tqdm(pool.map(lambda f: decode(Path(f[1]), how), facts), total=len(facts), desc='decode', delay=5)):
                     if image is not None: out[len(good)] = image; good.append(i)
             out.flush(); np.save(partial / 'items.npy', np.array(good, np.int32))
-            for old in folder.glob('pixels-*'): shutil.rmtree(old)
     items = np.load(done / 'items.npy')
     return items, np.load(done / 'pixels.npy', mmap_mode='r')[:len(items)]
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CODE', 'SAID', 'Columns', 'InputError', 'to_day', 'to_date', 'seed_everything', 'sha256', 'write_json', 'read_json',
-           'whole_folder', 'scratch_folder', 'Run', 'Record', 'peak_memory_mb', 'commit_of', 'bundle_artifact',
-           'tracked', 'track', 'stage', 'environment', 'extensions']
+           'partial_folder', 'replace_folder', 'whole_folder', 'scratch_folder', 'Run', 'Record', 'peak_memory_mb',
+           'commit_of', 'bundle_artifact', 'tracked', 'track', 'stage', 'environment', 'extensions']
 
 # %% ../nbs/00_core.ipynb #0d064fad
 import atexit, hashlib, json, os, random, re, resource, shutil, subprocess, sys, tempfile, time
@@ -84,15 +84,32 @@ def read_json(
 
 # %% ../nbs/00_core.ipynb #567ab89d
 @contextmanager
+def partial_folder(
+    folder: 'str | Path',  # emptied
+) -> Iterator[Path]:  # the folder
+    "A folder to write in: gone afterwards, unless it was moved. One that was killed is emptied by the next."
+    folder = Path(folder); shutil.rmtree(folder, ignore_errors=True); folder.mkdir(parents=True)
+    try: yield folder
+    finally: shutil.rmtree(folder, ignore_errors=True)
+
+def replace_folder(
+    new: 'str | Path',  # is moved
+    folder: 'str | Path',  # on the same disk; what is there is removed, once the new one stands
+):
+    "Put a folder in the place of another, so that a reader never sees half of either."
+    folder = Path(folder); old = folder.with_name(f'.{folder.name}.old'); shutil.rmtree(old, ignore_errors=True)
+    if folder.exists(): folder.rename(old)
+    Path(new).rename(folder); shutil.rmtree(old, ignore_errors=True)
+
+@contextmanager
 def whole_folder(
-    folder: 'str | Path',  # replaced if it exists
+    folder: 'str | Path',  # replaced if it exists; a link to a folder stays one
 ) -> Iterator[Path]:  # an empty folder beside it, to write in
-    "Write a folder so that a reader never sees half of it: beside it first, then renamed. What fails leaves what was there, and what was killed is removed by the next that writes there."
-    folder = Path(folder); partial = folder.with_name(f'.{folder.name}.partial')
-    shutil.rmtree(partial, ignore_errors=True); partial.mkdir(parents=True)
-    try: yield partial
-    except BaseException: shutil.rmtree(partial, ignore_errors=True); raise
-    shutil.rmtree(folder, ignore_errors=True); partial.rename(folder)
+    "Write a folder all or not at all: what fails leaves what was there."
+    folder = Path(folder).resolve()
+    with partial_folder(folder.with_name(f'.{folder.name}.partial')) as partial:
+        yield partial
+        replace_folder(partial, folder)
 
 # %% ../nbs/00_core.ipynb #b0f95360
 @cache

@@ -16,7 +16,7 @@ from .core import InputError, Run, read_json, stage, to_date, write_json
 from .data import Dataset, columns, open_dataset
 from .evaluation import ahead_of_all, open_results
 from .metrics import bootstrap_interval, measure
-from .ranking import judging, open_ranker
+from .ranking import judging, open_ranker, taught
 from .sources import SourceSettings, daily_sales, open_snapshot, popularity, top_items
 from .split import Period, labels, open_plan
 
@@ -53,9 +53,9 @@ def export_questions(
 ) -> Path:  # the folder
     "Write the questions of a run: `peers/tune-<date>` of the training periods that judged our ranker, with the answers, and `peers/test-<date>` of each test period, without."
     dataset, plan, folder = open_dataset(run), open_plan(run), run.path('peers', 'tune').parent; open_ranker(run)
-    judges = judging([run.path('ranking', 'parts', to_date(p.asof)) for p in plan.train])
-    for old in folder.glob('tune*'): shutil.rmtree(old)
-    for kind, periods in (('tune', plan.train[-judges:]), ('test', plan.test)):
+    of = {run.path('ranking', 'parts', to_date(p.asof)): p for p in plan.train}; learned = taught(list(of)); judges = [of[f] for f in learned[-judging(learned):]]
+    for old in [*folder.glob('tune-*'), *folder.glob('test-*')]: shutil.rmtree(old)
+    for kind, periods in (('tune', judges), ('test', plan.test)):
         for p in periods: export_question(dataset, p, what_sells(dataset, p.asof, open_snapshot(run, p.asof).settings), folder / f'{kind}-{to_date(p.asof)}', tell=kind == 'tune')
     return folder
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RISING', 'NAMING', 'is_bought', 'newcomers_that_sell', 'uncounted', 'training_parts', 'lightgbm_dataset', 'rising',
-           'naming', 'RankerSettings', 'float32_thresholds', 'train_ranker', 'judging', 'held_out', 'progress',
-           'trees_to_onnx', 'join_ranker', 'booster_width', 'rank', 'open_ranker']
+           'naming', 'RankerSettings', 'float32_thresholds', 'train_ranker', 'taught', 'judging', 'held_out',
+           'progress', 'trees_to_onnx', 'join_ranker', 'booster_width', 'rank', 'open_ranker']
 
 # %% ../nbs/55_ranking.ipynb #1ff0f42b
 from dataclasses import asdict, dataclass
@@ -162,9 +162,9 @@ def train_ranker(
     without: 'list | tuple' = (),  # names of features that the trees must not use: an ablation
 ) -> 'tuple[lightgbm.Booster, dict]':  # the ranker; NDCG@12 by number of trees of each contestant, and the number and the contestant chosen
     """Train LambdaRank: find on the last periods (see `judging`) whether to look at the features that name the article, and the number of trees; then train on all periods. With one
-    period nothing can be found: it is not looked at them, and all trees are grown."""
+    period nothing can be found: it is not looked at them, and all trees are grown. Raises `InputError` if nobody bought what was proposed."""
     params = {name: settings.lightgbm(names, seed, [*without, *left]) for name, left in (('all features', []), ('none that name the article', naming(names)))}
-    curves, (chosen, trees) = {}, ('none that name the article', settings.trees)
+    curves, (chosen, trees), folders = {}, ('none that name the article', settings.trees), taught(folders)
     if len(folders) > 1:
         train = lightgbm_dataset(folders[:-judging(folders)], names)
         valid, best = train.create_valid(*held_out(folders[-judging(folders):])), -1.
@@ -178,8 +178,16 @@ def train_ranker(
     return float32_thresholds(booster), dict(ndcg=curves, trees=int(trees), chosen=chosen)
 
 # %% ../nbs/55_ranking.ipynb #5a36fddf
+def taught(
+    folders: list,  # of `training_parts`
+) -> list:  # of them
+    "The periods from which there is something to learn. Raises `InputError` if there is none."
+    found = [f for f in folders if any(len(np.load(p, mmap_mode='r')) for p in Path(f).glob('group_*.npy'))]
+    if not found: raise InputError('training: nobody bought any of the articles that were proposed; expected more customers (20_split: train_buyers) or candidates')
+    return found
+
 def judging(
-    folders: list,  # of `training_parts`, oldest first
+    folders: list,  # of `training_parts` and `taught`, oldest first
     enough: int = 500,  # customers
 ) -> int:
     "How many of the last periods judge: as few as hold enough customers, at most a third of all, at least one."

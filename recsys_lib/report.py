@@ -723,7 +723,8 @@ def model_card(
                    [{'source': k, 'candidates at most': v} for k, v in retrieval.get('quota', {}).items()]]),
         ('Intended use', list(USES)),
         ('Trained on', [f"{source_of(run, metrics)[:1].upper()}{source_of(run, metrics)[1:]}, fingerprint {metrics['fingerprint']}: see the data card.", told('20_split', 'horizon', 'train_periods', 'test_periods', 'test_from') | told('55_ranking', 'customers', 'rows', 'trees')]),
-        ('How good it is', ['Asked about every customer who bought in the test period, knowing only what was known before it.' if tables else '', tables.get('headline'), told('60_evaluation', 'buyers', 'known_buyers', 'best_other', 'ahead_by', 'ahead_low', 'ahead_high')]),
+        ('How good it is', ['Asked about every customer who bought in the test period, knowing only what was known before it.' if tables else '', tables.get('headline'), told('60_evaluation', 'buyers', 'known_buyers', 'best_other', 'ahead_by', 'ahead_low', 'ahead_high'),
+                            'With hindsight, MAP@12 of one list for all, and of the candidates in their best order, beside it:' if tables.get('with hindsight') else '', tables.get('with hindsight')]),
         ('For whom, and for which articles', [ours('slices'), ours('slices by articles'), ours('beyond accuracy')]),
         ('Limits', [model_limits(metrics)]),
         ('Cost', [told('72_batch', 'customers_a_second', 'ms_of_processor_each') | told('70_bundle', 'megabytes', 'seconds_to_open')])]

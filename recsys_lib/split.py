@@ -89,7 +89,8 @@ def plan_periods(
     train_buyers: int = 30_000,  # as many training periods as it takes to have so many buyers
     max_train: int = 26,  # periods
 ) -> Plan:
-    "Choose the periods. Raises `InputError` if there are less than three: history, training and test."
+    """Choose the periods; one in which nobody bought anything (a shop is closed on Sundays) neither trains nor tests. Raises `InputError` if there are less than three: history, training
+    and test."""
     first, last = dataset.meta['first_day'], dataset.meta['last_day']
     horizon = horizon or (7 if last - first >= 42 else 1)
     n = (last + 1 - first) // horizon
@@ -100,8 +101,9 @@ def plan_periods(
     counts = t.execute().set_index('period').n.reindex(range(n), fill_value=0).to_numpy()  # newest first
     n_test = enough(counts[:max(1, n // 4)], test_buyers, max_test)
     n_train = enough(counts[n_test:n - 1], train_buyers, max_train)
-    periods = [Period(last + 1 - horizon * (i + 1), horizon) for i in range(n)]
-    return Plan(horizon, periods[n_test:n_test + n_train][::-1], periods[:n_test][::-1], last + 1)
+    test, train = ([Period(last + 1 - horizon * (i + 1), horizon) for i in range(a, b) if counts[i]][::-1] for a, b in ((0, n_test), (n_test, n_test + n_train)))
+    if not train: raise InputError(f"{dataset.folder}: nobody bought anything in the {n_train} period(s) of {horizon} day(s) before {to_date(test[0].asof)}, so there is nothing to learn from")
+    return Plan(horizon, train, test, last + 1)
 
 # %% ../nbs/20_split.ipynb #3457b0ec
 def open_plan(

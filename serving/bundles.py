@@ -42,7 +42,12 @@ class Bundles:
     # -- opening
 
     def opened(self, folder: Path) -> Recommender:
-        "A verified bundle, warm and rehearsed. Raises `InputError`."
+        "A verified bundle, warm and rehearsed. Raises `InputError`, whatever is wrong with it: what is in a bundle came from elsewhere."
+        try: return self.rehearsed(folder)
+        except InputError: raise
+        except Exception as e: raise InputError(f'{folder}: {e}') from e
+
+    def rehearsed(self, folder: Path) -> Recommender:
         with open(self.state / 'verified.lock', 'w') as held:
             fcntl.flock(held, fcntl.LOCK_EX)  # one worker verifies, the others are told
             marks, mark = self.verified(), self.mark(folder)
@@ -81,10 +86,9 @@ class Bundles:
     def switch(self, folder: Path) -> Recommender:
         "Answer from another bundle from now on. Raises `InputError`, and answers as before."
         with self.lock:
-            if folder == self.recommender.folder: return self.recommender
+            if folder == self.recommender.folder: self.refused = None; return self.recommender
             try: new = self.previous if self.previous and self.previous.folder == folder else self.opened(folder)
             except InputError as e: self.refuse(folder, e); raise
-            except Exception as e: self.refuse(folder, e); raise InputError(f'{folder}: {e}') from e
             old = self.previous; self.previous, self.recommender, self.refused = self.recommender, new, None
             if old is not None and old is not new:
                 for own in ('describe', 'recommend'): vars(old).pop(own, None)  # they lead back to it: without them it goes with its last request, and not when the collector comes by, which to the first bundle it never does
@@ -118,20 +122,21 @@ class Bundles:
                 self.following = folder
                 try: self.switch(folder)
                 except InputError: pass  # is logged, and told by /healthz
+                except OSError: log.exception('bundle switched, but the other workers could not be told')
         threading.Thread(target=look, name='bundle', daemon=True).start()
 
     def versions(self) -> list:
         "The names of the bundles that lie beside the one that answers, the newest last."
         beside = self.address.parent if self.address.is_symlink() else self.recommender.folder.parent
-        return sorted((p.name for p in beside.iterdir() if (p / 'manifest.json').exists() and not p.is_symlink()), key=lambda n: (beside / n / 'manifest.json').stat().st_mtime_ns)
+        return sorted((p.name for p in beside.iterdir() if not p.name.startswith('.') and (p / 'manifest.json').exists() and not p.is_symlink()), key=lambda n: (beside / n / 'manifest.json').stat().st_mtime_ns)
 
     def point(self, version: str) -> Recommender:
         "Switch to a version that lies beside, and move the link, which the other workers follow. Raises `InputError`."
         if not self.address.is_symlink(): raise InputError(f'{self.address}: not a link, so it cannot be moved to another bundle')
         if version not in self.versions(): raise InputError(f"version {version!r}: expected one of {', '.join(self.versions())}")
-        folder = (self.address.parent / version).resolve(); new = self.switch(folder); self.following = folder
+        folder = (self.address.parent / version).resolve(); new = self.switch(folder)
         link = self.address.with_name(f'.{self.address.name}-{os.getpid()}'); link.unlink(missing_ok=True)
-        try: link.symlink_to(version if folder.parent == self.address.parent.resolve() else folder); link.rename(self.address)
+        try: link.symlink_to(version if folder.parent == self.address.parent.resolve() else folder); link.rename(self.address); self.following = folder
         except OSError as e: raise InputError(f'{self.address}: cannot be moved ({e.strerror}); this worker answers from {version}, the others as before') from None
         return new
 

@@ -1,6 +1,7 @@
 """What a researcher asks of the pipeline besides to run: which parameters there are, how two runs differ, where a stage's time goes."""
-import ast, importlib.util, json, os, re, subprocess, sys
+import ast, contextlib, importlib.util, json, os, re, subprocess, sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -132,6 +133,31 @@ def test_a_trial_leaves_the_run_alone(tmp_path):
     assert not (trial / 'als').exists() and (trial / 'data').is_symlink() and not (trial / 'records').is_symlink()
     (trial / 'als').mkdir(); (trial / 'als/a.npy').write_text('again'); (trial / 'records/40_als.json').write_text('{}')
     assert (run / 'als/a.npy').read_text() == 'learned' and json.loads((run / 'records/40_als.json').read_text())['outputs'] == ['als']
+
+
+@pytest.mark.parametrize('stage', ['65_cold', '70_bundle', '75_acceptance'])
+def test_a_trial_of_a_finished_run_writes_nothing_into_it(stage, tmp_path):
+    "Those that write where others did, or what is no output of theirs."
+    read = module(); run = ROOT / 'reports/runs/tiny-twin'
+    if not (run / f'stamps/{stage}.json').exists(): pytest.skip('`make test` makes the tiny run first')
+    state = lambda: {p: p.lstat().st_mtime_ns for p in run.rglob('*') if 'wandb' not in p.parts}
+    pipeline = read.Pipeline('', 'tiny', '').load(); before = state(); trial = tmp_path / 'trial'; trial.mkdir(); read.trial_of(pipeline, stage, trial)
+    script = tmp_path / 'stage.py'; given = pipeline.chosen[stage] | dict(run_dir=str(trial)); script.write_text(read.stage_script(pipeline.notebook[stage], {k: v for k, v in given.items() if k in pipeline.declared[stage]}))
+    subprocess.run([sys.executable, script], cwd=ROOT / 'nbs', env=os.environ | dict(PYTHONPATH=str(ROOT)), check=True, capture_output=True, timeout=300)
+    assert state() == before and (trial / f'records/{stage}.json').exists()
+
+
+def test_tuning_writes_the_best_into_the_profile_and_nothing_that_was_not_there(tmp_path, monkeypatch):
+    "What a profile inherits stays inherited, and SEED is of this run alone."
+    read = module(); monkeypatch.setattr(read, 'ROOT', tmp_path); monkeypatch.setattr(read, 'run', lambda _: None); monkeypatch.setattr(read, 'alone', lambda _: contextlib.nullcontext())
+    (tmp_path / 'nbs/params').mkdir(parents=True); (tmp_path / 'records').mkdir(); profile, given = tmp_path / 'nbs/params/mine.yaml', {}
+    (tmp_path / 'records/56_tuning.json').write_text(json.dumps(dict(tables=dict(best=[dict(leaves=9, truncation=30)]))))
+    pipeline = SimpleNamespace(folder=tmp_path, profile='mine', chosen={'55_ranking': dict(trees=300, leaves=5, seed=7)}, declared={'56_tuning': dict(trees=40, leaves=15, seed=42)}, made=lambda stage, **forced: given.update(forced))
+    for before, after in (("extends: hm\n", "extends: hm\n55_ranking: {leaves: 9, truncation: 30}\n"), ("# ours\n55_ranking: {trees: 200, leaves: 5}\n72_batch: {}\n", "# ours\n55_ranking: {trees: 200, leaves: 9, truncation: 30}\n72_batch: {}\n")):
+        profile.write_text(before); read.tune(pipeline); assert profile.read_text() == after
+    assert given == dict(trials=20, trees=300, leaves=5, seed=7)
+    profile.write_text('55_ranking:\n  leaves: 5\n')
+    with pytest.raises(read.Mistake, match='expected 55_ranking as one line'): read.tune(pipeline)
 
 
 def test_profile_refuses_what_it_cannot_measure():

@@ -107,10 +107,12 @@ def test_plain_features_are_what_they_say(asked):
     assert (x[:, 0] > 0).any() and (x[:, 4] > 0).any()
 
 
-def test_lightgbm_learns_from_what_is_known_only(asked):
+def test_lightgbm_learns_from_what_is_known_only(asked, monkeypatch):
     "The periods it is taught by end before the question's date, and it knows nothing of them when it is asked about them."
-    q = models.Question.open(asked[0] / TUNE); earlier = models.before(q, q.asof - q.horizon, q.users)
-    assert earlier.interactions[:, 2].max() < earlier.asof == q.asof - q.horizon and len(earlier.interactions) < len(q.interactions)
+    q, seen, rows = models.Question.open(asked[0] / TUNE), [], models.plain_rows
+    monkeypatch.setattr(models, 'plain_rows', lambda q, *settings: seen.append(q) or rows(q, *settings)); models.lightgbm_plain(q, **models.PEERS['LightGBM, plain features'][1] | dict(periods=2))
+    assert [s.asof for s in seen] == [q.asof - q.horizon, q.asof - 2 * q.horizon, q.asof] and all(s.interactions[:, 2].max() < s.asof for s in seen)
+    for s in seen[:2]: assert set(s.users) == set(q.interactions[(q.interactions[:, 2] >= s.asof) & (q.interactions[:, 2] < s.asof + q.horizon), 0])
 
 
 def test_tuning_can_be_taken_up_again(asked, tmp_path):
@@ -120,10 +122,10 @@ def test_tuning_can_be_taken_up_again(asked, tmp_path):
     made = []
     done = ask.tune(twice, name, 10, 60, lambda *a: made.append(a) or here(*a))
     bare = lambda lines: [{k: v for k, v in line.items() if k != 'seconds'} for line in lines]
-    assert len(made) == 6 * 2 and bare(done) == bare(ask.trials_of(once, name)[2]) == bare(ask.trials_of(twice, name)[2])
+    assert len(made) == 6 * 2 and bare(done) == bare(ask.trials_of(once, name, 60)[2]) == bare(ask.trials_of(twice, name, 60)[2])
     assert done[0]['settings'] == models.PEERS[name][1] and len({json.dumps(t['settings']) for t in done}) == 10 and max(t['map'] for t in done) >= done[0]['map'] > 0
     fewer = np.load(twice / TUNE / 'users.npy')[:-1]; np.save(twice / TUNE / 'users.npy', fewer)  # another question: the old lines say nothing
-    assert ask.trials_of(twice, name)[2] == []
+    assert ask.trials_of(twice, name, 60)[2] == []
 
 
 def test_a_trial_is_judged_by_everybody_of_all_periods(asked):
@@ -137,7 +139,7 @@ def test_a_trial_has_its_time_for_all_periods_together(asked, tmp_path):
     def late(question, name, settings, to, limit):
         given.append(limit)
         if len(given) % 2: time.sleep(.3); return here(question, name, settings, to, limit)
-        return f'ended after {limit:.0f} s'
+        time.sleep(limit); return ask.late(limit)
     trial, = ask.tune(folder, name, 1, 1, late)
     assert given[0] > .9 and given[1] <= .7 and (trial['map'], trial['stopped']) == (None, 'ended after 1 s')
 
@@ -155,6 +157,9 @@ def test_a_slow_peer_is_ended_and_then_left_alone(asked, tmp_path):
     assert ask.in_a_process(folder / TUNE, name, models.PEERS[name][1], folder / 'trials/x.npy', .05) == 'ended after 0 s'
     done = ask.tune(folder, name, 20, 1, lambda *a: 'ended after 1 s'); about = ask.finish(folder, name, done, 1, here)
     assert len(done) == ask.GIVE_UP and about['stopped'] == 'ended after 1 s' and about['settings'] is None and not list(folder.glob('answers/*/*.npy'))
+    no = lambda *a: pytest.fail('asked again'); assert ask.tune(folder, name, 20, 1, no) == done == ask.tune(folder, name, 20, .5, no)  # with as much time or less it is left alone
+    longer = ask.tune(folder, name, 2, 60, lambda *a: 'exit 1: no such library'); assert [t['trial'] for t in longer] == [0, 1] and longer[0]['settings'] == done[0]['settings']
+    assert all(t['map'] is not None for t in ask.tune(folder, name, 1, 60, here))  # the library is there now
 
 
 def test_a_peer_in_a_process_of_its_own_answers_the_same(asked, tmp_path):

@@ -1,5 +1,6 @@
 """Bundles are switched while the service answers; a bad one is refused, and the old one goes on."""
 import gc, json, shutil, time, weakref
+from pathlib import Path
 
 import pytest
 
@@ -90,7 +91,40 @@ def test_the_link_is_followed(shelf, bundle, tmp_path):
     later = create_app(settings).test_client().get('/healthz').json; assert later['bundle'] == 'second' and later['refused']['bundle'] == 'corrupt'
     (tmp_path / 'state/serving').unlink()
     with pytest.raises(InputError, match='altered'): create_app(settings)
+    point('second'); wait(app, bundle='second', refused=None)  # back to the one that answers: nothing is refused any more
     point(bundle.name); wait(app, bundle=bundle.name, refused=None)
+
+
+def test_whatever_is_wrong_with_a_bundle_a_worker_that_starts_later_answers_from_the_good_one(shelf, bundle, tmp_path):
+    "Sealed, and yet no ranker in it: what ONNX Runtime says of that is no error of ours."
+    settings = dict(BUNDLE=str(shelf / 'current'), STATE=str(tmp_path / 'state')); create_app(settings).extensions['bundles'].note()
+    bad = another(bundle, shelf, 'no-ranker'); (bad / 'ranker.onnx').write_bytes(b'no graph'); manifest = read_json(bad / 'manifest.json')
+    manifest['files']['ranker.onnx'] = describe(bad / 'ranker.onnx'); reseal(bad, manifest)
+    (shelf / 'current').unlink(); (shelf / 'current').symlink_to('no-ranker')
+    said = create_app(settings).test_client().get('/healthz').json; assert said['bundle'] == bundle.name and said['refused']['bundle'] == 'no-ranker'
+    (tmp_path / 'state/serving').unlink()
+    with pytest.raises(InputError, match='no-ranker'): create_app(settings)
+
+
+def test_a_worker_whose_link_cannot_be_moved_answers_from_what_it_says(client, shelf, monkeypatch):
+    bundles = client.application.extensions['bundles']; bundles.follow(.02)
+    def refused(*_): raise OSError(30, 'Read-only file system')
+    monkeypatch.setattr(Path, 'rename', refused)
+    monkeypatch.setattr('serving.bundles.write_whole', lambda *_: None)  # it renames too
+    with pytest.raises(InputError, match='this worker answers from second'): bundles.point('second')
+    time.sleep(.3); assert bundles.recommender.version == 'second'
+
+
+def test_a_full_disk_does_not_end_the_following_of_the_link(client, shelf, bundle, monkeypatch):
+    bundles = client.application.extensions['bundles']; bundles.follow(.02); full = [True]; note = bundles.note
+    def noting():
+        if full: full.pop(); raise OSError(28, 'No space left on device')
+        note()
+    monkeypatch.setattr(bundles, 'note', noting)
+    def reached(version):
+        (shelf / '.new').symlink_to(version); (shelf / '.new').rename(shelf / 'current'); end = time.monotonic() + 60
+        while bundles.recommender.version != version: assert time.monotonic() < end; time.sleep(.02)
+    reached('second'); reached(bundle.name); assert not full
 
 
 def test_admin_is_closed(bundle, client, shelf):
