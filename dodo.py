@@ -395,8 +395,9 @@ def no_room(folder, error):
 
 
 def show(rows, left=()):
-    "Print a table, a list of dicts with the same keys. The first column, and those named, are set to the left."
-    cells = [list(rows[0])] + [[f'{v:.4f}' if isinstance(v, float) else '' if v is None else f'{v}' for v in row.values()] for row in rows]
+    "Print a table, a list of dicts with the same keys. The first column, and those named, are set to the left; what is long in the others is cut."
+    text = lambda name, v: f'{v:.4f}' if isinstance(v, float) else '' if v is None else f'{v}' if name in left or len(f'{v}') <= 60 else f'{v}'[:59] + '…'
+    cells = [list(rows[0])] + [[text(*pair) for pair in row.items()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
     for row in cells: print('  '.join(f'{c:<{w}}' if i == 0 or name in left else f'{c:>{w}}' for i, (c, w, name) in enumerate(zip(row, widths, rows[0]))).rstrip())
 
@@ -491,11 +492,20 @@ def environment():
     if 'MAKELEVEL' in os.environ: end_with_parent()
 
 
+def look_at_data(pipeline):
+    "Whether somebody's own files are there and have the columns that the layout gives, before a stage spends its time. Raises `Mistake`."
+    if not pipeline.data or not (ROOT / 'recsys_lib/data.py').exists() or not pipeline.why('10_data'): return
+    from recsys_lib.core import InputError
+    from recsys_lib.data import Layout, check_layout
+    try: check_layout(pipeline.data, Layout.from_profile(pipeline.chosen['10_data'].get('layout') or {}))
+    except InputError as e: raise Mistake(str(e)) from None
+
+
 def run(pipeline):
     "Run the stages that are not fresh."
     from doit.cmd_base import ModuleTaskLoader
     from doit.doit_cmd import DoitMain
-    pipeline.load(); environment()
+    pipeline.load(); environment(); look_at_data(pipeline)
     quiet, start = reporter(), time.monotonic()
     if small := pipeline.at_test_size(): say(f"nbs/params/{pipeline.profile}.yaml leaves {', '.join(small)} at the size of the notebooks' own tests; `extends: hm` in it takes what real data needs", sys.stderr)
     with alone(pipeline.folder):
@@ -809,4 +819,5 @@ if __name__ == '__main__':
     if not command: sys.exit('usage: dodo.py ' + '|'.join(COMMANDS))
     try: command(from_environment())
     except Mistake as mistake: print(f'error: {mistake}', file=sys.stderr); sys.exit(2)
+    except BrokenPipeError: os._exit(141)  # who was reading has gone, as `head` does
     except KeyboardInterrupt: print('\ninterrupted; `make run` goes on from there', file=sys.stderr); sys.stderr.flush(); os._exit(130)

@@ -348,7 +348,7 @@ td.words { min-width: 14rem; }
 td.time { white-space: nowrap; }
 .bar { display: block; height: .3rem; margin-top: .15rem; border-radius: 2px; background: var(--accent); }
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .6rem; margin: 1rem 0; }
-dl div { background: var(--box); border-radius: 6px; padding: .45rem .7rem; }
+dl div { background: var(--box); border-radius: 6px; padding: .45rem .7rem; } dl .long { grid-column: 1 / -1; }
 dt { color: var(--soft); font-size: .82rem; }
 dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 """
@@ -417,7 +417,7 @@ def facts(
 ) -> Markup:
     "Named figures as a grid."
     return Markup(template("""<dl>{% for name, value in values.items() %}
-<div><dt>{{ name }}</dt><dd>{{ value | readable }}</dd></div>
+<div{% if value | readable | string | length > 60 %} class="long"{% endif %}><dt>{{ name }}</dt><dd>{{ value | readable }}</dd></div>
 {% endfor %}</dl>""").render(values=values))
 
 # %% ../nbs/90_report.ipynb #9c33a0c9
@@ -702,7 +702,7 @@ def model_limits(
     return out + ['It was measured on past purchases, which were made without its recommendations: whether it sells more is for a test with customers to say.']
 
 # %% ../nbs/90_report.ipynb #b6d07b82
-USES = ('It recommends articles of the catalogue that it was trained on to customers and visitors of that shop, completes outfits, finds similar articles and searches by words and pictures. It answers from what somebody bought, viewed or put '
+USES = ('It recommends articles of the catalogue that it was trained on to customers and visitors of that shop, completes outfits, finds similar articles and searches. It answers from what somebody bought, viewed or put '
         'in the cart, with what was known of the articles before its date.',
         'It is not meant for other shops\' customers without being trained anew, for deciding about people (credit, prices, access), or for guessing who somebody is. Where the data tell the age of customers, it is a feature: who does not want that leaves the column out.')
 
@@ -716,10 +716,10 @@ def model_card(
     manifest, tables = read_json(path), metrics['stages'].get('60_evaluation', {'tables': {}})['tables']
     told = lambda stage, *names: {k: v for k, v in metrics['stages'].get(stage, {'metrics': {}})['metrics'].items() if k in names}
     ours = lambda name: [{k: v for k, v in r.items() if k != 'model'} for r in tables.get(name, []) if r['model'] == 'two-stage']
-    retrieval = manifest.get('retrieval', {})
+    retrieval, learned = manifest.get('retrieval', {}), metrics['stages'].get('30_clip', {'metrics': {}})['metrics'].get('learned', True)
     about = {k: v for k, v in manifest.items() if isinstance(v, (str, int, float))} | {k: v for k, v in retrieval.items() if isinstance(v, (int, float))} | {'rendered at commit': commit_of()}
     sections: list = [
-        ('Model', ['Two stages: sources propose candidates, gradient boosted trees rank them; two small towers put words and pictures of articles into one space. It is served as ONNX graphs and tables.', {k: v for k, v in about.items() if v != ''},
+        ('Model', ['Two stages: sources propose candidates, gradient boosted trees rank them' + ('; two small towers put words and pictures of articles into one space' if learned else '') + '. It is served as ONNX graphs and tables.', {k: v for k, v in about.items() if v != ''},
                    [{'source': k, 'candidates at most': v} for k, v in retrieval.get('quota', {}).items()]]),
         ('Intended use', list(USES)),
         ('Trained on', [f"{source_of(run, metrics)[:1].upper()}{source_of(run, metrics)[1:]}, fingerprint {metrics['fingerprint']}: see the data card.", told('20_split', 'horizon', 'train_periods', 'test_periods', 'test_from') | told('55_ranking', 'customers', 'rows', 'trees')]),
@@ -741,7 +741,7 @@ def data_card(
     told = lambda stage: metrics['stages'].get(stage, {'metrics': {}})['metrics']
     twin = '05_twin' in metrics['stages']
     return [(heading, [p for p in parts if p]) for heading, parts in [
-        ('Data', [f"{source_of(run, metrics)[:1].upper()}{source_of(run, metrics)[1:]}: articles, customers and purchases in the layout of the H&M competition.", told('10_data')]),
+        ('Data', [f"{source_of(run, metrics)[:1].upper()}{source_of(run, metrics)[1:]}: articles, customers and purchases{' in the layout of the H&M competition' if twin else ''}.", told('10_data')]),
         ('Intended use', ['To train and evaluate recommendations and search. ' + ('Nobody in it exists: customers, purchases and garments are drawn at random so that their statistics resemble the published ones of H&M.' if twin else
                           'It holds what people bought, under ids: it is personal data for whoever can tie an id to a person. What is rendered shows sums and a few ids, and none of it is copied into the repository.')]),
         ('How it is divided', ['By time: a model knows what lies before its date and is asked about the days that follow.', told('20_split')]),

@@ -28,6 +28,11 @@ class Item(Named):
     image: str | None  # its address; null where there is none
 
 
+def shortest(price: np.float32) -> float:
+    "73.69, and not 73.69000244140625, which is the same as a float32."
+    return float(str(price))
+
+
 class Filterable(BaseModel):
     "The names that filters take, and the highest price."
     index_group: list[str]
@@ -42,7 +47,7 @@ class Filterable(BaseModel):
 def item(article):
     "What is known of an article."
     r, i = recommender(), number(article); prices = r.arrays['price']
-    price = float(prices[i]) if i < len(prices) and prices[i] > 0 else None
+    price = shortest(prices[i]) if i < len(prices) and prices[i] > 0 else None
     return dict(article_id=article.article_id, **{c: t[i] for c, t in r.text.items()}, price=price, image=f'/items/{article.article_id}/image' if picture(article.article_id) else None)
 
 
@@ -66,7 +71,7 @@ def picture(article_id):
 def filters():
     "The names that filters take."
     there = recommender().catalogue
-    return dict({a: sorted({n for n in there.names[a] if n}) for a in FILTERED}, price_max=float(np.max(there.price, initial=0)))
+    return dict({a: sorted({n for n in there.names[a] if n}) for a in FILTERED}, price_max=shortest(np.max(there.price, initial=0)))
 
 
 @route(bp, 'GET', '/trending', query=Beside, several=(*FILTERED, 'exclude'), answer=List, kept=True)

@@ -9,6 +9,7 @@ from recsys_lib.retrieval import PURCHASE, USER_COLUMNS
 
 from .access import with_key
 from .bundles import recommender
+from .catalogue import shortest
 from .contract import route
 from .problems import Asked, Refused
 from .recommendations import Customer
@@ -65,7 +66,7 @@ def profile(customer):
     "What a customer did, as far back as recommendations look, and what that says of their taste."
     r = recommender(); events = current_app.extensions['events'].of(customer.customer_id)
     h = r.customers([customer.customer_id], events=[events]); there = h.item[0] >= 0; items, kinds, prices = (getattr(h, f)[0][there] for f in ('item', 'kind', 'price'))
-    done = [dict(r.describe(int(i)), kind=KIND_NAMES[int(k)], days=float(d), price=float(p)) for i, k, d, p in zip(items, kinds, h.age[0][there], prices)]
+    done = [dict(r.describe(int(i)), kind=KIND_NAMES[int(k)], days=float(d), price=shortest(p)) for i, k, d, p in zip(items, kinds, h.age[0][there], prices)]
     paid = prices[(kinds == PURCHASE) & (prices > 0)]; quartiles = np.percentile(paid, (25, 50, 75)) if len(paid) else None
     age = float(h.user[0][USER_COLUMNS.index('age')])
     return dict(customer_id=customer.customer_id, known=bool(there.any()) or r.user_index(customer.customer_id) >= 0, age=None if np.isnan(age) else age, history=done,

@@ -61,14 +61,15 @@ class Found(BaseModel):
 
 class FoundForText(Found):
     q: str
-    mode: str
+    mode: str  # words, where both were asked for and the bundle knows no meaning
 
 
 @route(bp, 'GET', '/search', query=Query, answer=FoundForText, refuses=(404,), kept=True)
 def for_text(asked):
     "The best articles for a text: by its words, by its meaning, or by both."
-    ids, scores = able(learned=asked.mode == 'meaning').search([asked.q], asked.k, asked.mode)
-    return dict(q=asked.q, mode=asked.mode, **answer(recommender(), ids[0], scores[0]))
+    mode = 'words' if asked.mode == 'both' and not recommender().can_search_images else asked.mode
+    ids, scores = able(learned=mode == 'meaning').search([asked.q], asked.k, mode)
+    return dict(q=asked.q, mode=mode, **answer(recommender(), ids[0], scores[0]))
 
 
 FORM = dict(type='object', required=['image'], properties=dict(image=dict(type='string', format='binary')), additionalProperties=False)

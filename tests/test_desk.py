@@ -20,6 +20,15 @@ def module():
     return read
 
 
+# -- make run
+
+def test_a_folder_that_lacks_a_file_or_a_column_is_told_before_any_stage(tmp_path):
+    (tmp_path / 'articles.csv').write_text('article_id\n0000000001\n'); (tmp_path / 'transactions_train.csv').write_text('day,customer_id,article_id\n2020-09-01,a,0000000001\n')
+    code, text = dodo('run', DATA=str(tmp_path), PROFILE='tiny'); assert code == 2 and 'column t_dat is missing; found day' in text and '> 00_core' not in text and 'Traceback' not in text
+    (tmp_path / 'articles.csv').rename(tmp_path / 'products.csv')
+    code, text = dodo('run', DATA=str(tmp_path), PROFILE='tiny'); assert code == 2 and 'the folder holds products.csv, transactions_train.csv' in text and '> 00_core' not in text
+
+
 # -- make params
 
 def test_params_lists_every_parameter_of_every_stage():
@@ -140,7 +149,7 @@ def test_a_trial_of_a_finished_run_writes_nothing_into_it(stage, tmp_path):
     "Those that write where others did, or what is no output of theirs."
     read = module(); run = ROOT / 'reports/runs/tiny-twin'
     if not (run / f'stamps/{stage}.json').exists(): pytest.skip('`make test` makes the tiny run first')
-    state = lambda: {p: p.lstat().st_mtime_ns for p in run.rglob('*') if 'wandb' not in p.parts}
+    state = lambda: {p: p.lstat().st_mtime_ns for p in run.rglob('*') if not {'wandb', 'profile', 'serving'} & set(p.parts)}
     pipeline = read.Pipeline('', 'tiny', '').load(); before = state(); trial = tmp_path / 'trial'; trial.mkdir(); read.trial_of(pipeline, stage, trial)
     script = tmp_path / 'stage.py'; given = pipeline.chosen[stage] | dict(run_dir=str(trial)); script.write_text(read.stage_script(pipeline.notebook[stage], {k: v for k, v in given.items() if k in pipeline.declared[stage]}))
     subprocess.run([sys.executable, script], cwd=ROOT / 'nbs', env=os.environ | dict(PYTHONPATH=str(ROOT)), check=True, capture_output=True, timeout=300)

@@ -149,6 +149,41 @@ def test_only_the_required_columns_are_needed(twin, copy_of, tmp_path):
     assert ingest(folder, tmp_path / 'data')['transactions'] == len(rows_of(folder))
 
 
+def test_decimal_commas_and_channels_in_words(twin, copy_of, tmp_path):
+    folder = copy_of(twin); ingest(folder, tmp_path / 'plain')
+    change_rows(folder, 'transactions_train.csv', lambda t: t.assign(price=t.price.str.replace('.', ','), sales_channel_id=t.sales_channel_id.map({'1': 'Laden', '2': 'Netz'})))
+    change_rows(folder, 'customers.csv', lambda t: t.assign(age=t.age.str.replace('.', ',')))
+    for name in FILES: pd.read_csv(folder / name, dtype=str, keep_default_na=False).to_csv(folder / name, sep=';', index=False)
+    layout = dict(delimiter=';', digits={'article_id': 10}, lower=['customer_id'])
+    with pytest.raises(InputError, match='sales_channel_id is not a number: 1 for a store, 2 for the web'): ingest(folder, tmp_path / 'data', layout | dict(decimal=','))
+    with pytest.raises(InputError, match='age is not a number'): ingest(folder, tmp_path / 'data', layout | dict(channels=dict(Laden=1, Netz=2)))
+    layout |= dict(decimal=',', channels=dict(Laden=1, Netz=2)); ingest(folder, tmp_path / 'data', layout)
+    one, two = (Dataset(tmp_path / name).transactions.execute().sort_values(['day', 'user_idx', 'item_idx', 'price']).reset_index(drop=True) for name in ('plain', 'data')); pd.testing.assert_frame_equal(one, two)
+    rows = pd.read_csv(folder / 'transactions_train.csv', dtype=str, sep=';'); rows.loc[0, 'price'] = '1.234,5'; rows.to_csv(folder / 'transactions_train.csv', sep=';', index=False)
+    ingest(folder, tmp_path / 'data', layout); assert pd.read_parquet(tmp_path / 'data/rejects.parquet').reason.tolist() == ['price is not a number']  # and is neither 1.2345 nor 12345
+    for wrong, message in ((dict(decimal=';'), 'decimal'), (dict(channels=dict(Laden=3)), 'expected 1 for a store or 2')):
+        with pytest.raises(InputError, match=message): ingest(folder, tmp_path / 'x', layout | wrong)
+
+
+def test_too_many_bad_rows_are_kept_and_all_of_them_are_accounted_for(twin, copy_of, tmp_path):
+    folder = copy_of(twin); n = len(rows_of(folder))
+    def spoil(t):
+        for k, (column, value) in enumerate((('price', 'cheap'), ('t_dat', 'then'), ('customer_id', ''), ('article_id', '99'), ('sales_channel_id', 'web'))): t.loc[t.index % 50 == k, column] = value
+        return t
+    change_rows(folder, 'transactions_train.csv', spoil)
+    with pytest.raises(InputError, match='other reason.s.. All of them are in .*data.rejects.parquet; `max_reject_share` of 10_data') as stopped: ingest(folder, tmp_path / 'data')
+    kept = pd.read_parquet(tmp_path / 'data.rejects.parquet'); assert len(kept) == sum((np.arange(n) % 50) < 5) and kept.reason.nunique() == 5 and f'{len(kept):,} of {n:,} rows' in str(stopped.value)
+    ingest(folder, tmp_path / 'data', max_reject_share=.2); assert not (tmp_path / 'data.rejects.parquet').exists() and len(pd.read_parquet(tmp_path / 'data/rejects.parquet')) == len(kept)
+
+
+def test_a_name_that_only_one_file_has_is_hinted_at(twin, copy_of, tmp_path):
+    folder = copy_of(twin); (folder / 'customers.csv').unlink(); change_rows(folder, 'transactions_train.csv', lambda t: t.rename(columns={'article_id': 'Artikel'})); change_rows(folder, 'articles.csv', lambda t: t.rename(columns={'article_id': 'ArtNr'}))
+    layout = dict(columns={'article_id': 'Artikel'}, digits={'article_id': 10}, lower=['customer_id'])
+    with pytest.raises(InputError, match='articles.csv: column Artikel is missing; found ArtNr.*`articles.article_id: <its name>`'): ingest(folder, tmp_path / 'data', layout)
+    layout['columns']['articles.article_id'] = 'ArtNr'; assert ingest(folder, tmp_path / 'data', layout)['transactions'] == len(rows_of(folder))
+    with pytest.raises(InputError, match='products.csv: no such file .*the folder holds articles.csv, transactions_train.csv.*layout of a profile'): ingest(folder, tmp_path / 'x', dict(files=dict(articles='products')))
+
+
 def test_a_shop_of_bare_ids_ends_in_a_bundle_that_answers(copy_of, twin):
     "No names, no images, no prices, no customers: what the models and the bundle are made of when there is nothing but who bought what, and when."
     folder = copy_of(twin); (folder / 'customers.csv').unlink()
