@@ -24,8 +24,9 @@ test: .venv/.ready system ## notebooks exported and clean, types, the tiny profi
 	  DATA= PROFILE=tiny SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch MAKEFLAGS= $(BIN)/python dodo.py run && wait $$types
 	@$(PYTEST)
 
+# In the order of the files: those of few and long tests would come last, and one worker wait for the other.
 PYTEST = DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch LOOKBOOK_BUNDLE=$(CURDIR)/reports/runs/tiny-twin/bundle/current \
-  $(BIN)/python -m pytest -q -n 2 --dist loadfile
+  $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 coverage: .venv/.ready system ## pytest again, as the last `make test` left its run, and the share of lines that it reaches; half as slow again
 	@$(PYTEST) --cov --cov-report=term-missing:skip-covered --cov-fail-under=80
