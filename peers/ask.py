@@ -68,7 +68,7 @@ def trials_of(folder, name, limit):
     path, asked = folder / 'trials' / f'{slug(name)}.jsonl', '-'.join(map(identity, judges(folder)))
     text = path.read_text() if path.exists() else ''; whole = text[:text.rfind('\n') + 1]
     if whole != text: path.write_text(whole)  # ended in the middle of a line
-    return path, asked, [t for t in map(json.loads, whole.splitlines()) if t['question'] == asked and (t['map'] is not None or t['stopped'] == late(t['limit']) and t['limit'] >= limit)]
+    return path, asked, [t for t in map(json.loads, whole.splitlines()) if t['question'] == asked and (t['map'] is not None or t.get('limit', 0) >= limit and t['stopped'] == late(t['limit']))]
 
 
 def identity(question):

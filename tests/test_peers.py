@@ -160,6 +160,8 @@ def test_a_slow_peer_is_ended_and_then_left_alone(asked, tmp_path):
     no = lambda *a: pytest.fail('asked again'); assert ask.tune(folder, name, 20, 1, no) == done == ask.tune(folder, name, 20, .5, no)  # with as much time or less it is left alone
     longer = ask.tune(folder, name, 2, 60, lambda *a: 'exit 1: no such library'); assert [t['trial'] for t in longer] == [0, 1] and longer[0]['settings'] == done[0]['settings']
     assert all(t['map'] is not None for t in ask.tune(folder, name, 1, 60, here))  # the library is there now
+    path, _, lines = ask.trials_of(folder, name, 60); path.write_text(path.read_text() + json.dumps({k: v for k, v in (done[0] | dict(question=lines[0]['question'])).items() if k != 'limit'}) + '\n')
+    assert ask.trials_of(folder, name, 60)[2] == lines  # a line of before says no limit: it is asked again
 
 
 def test_a_peer_in_a_process_of_its_own_answers_the_same(asked, tmp_path):
