@@ -6,7 +6,7 @@
 __all__ = ['NUMBER', 'CHANNEL', 'POSITIVE', 'DATE', 'SINCE_1970', 'PAST', 'ITEM_ATTRIBUTES', 'USER_ATTRIBUTES', 'USER_NUMBERS',
            'DECIMALS', 'ITEM_TEXTS', 'SCHEMAS', 'TABLES', 'OURS', 'HM', 'SUFFIXES', 'RESERVED', 'TORN', 'HEADER',
            'LONGEST', 'NO_DELIMITER', 'REJECTS', 'NEVER', 'BLOCK', 'UNKNOWN', 'FORMAT', 'as_number', 'as_date', 'plain',
-           'in_order', 'optional', 'required', 'refusal', 'is_date_format', 'Layout', 'find_files', 'reading',
+           'in_order', 'number', 'optional', 'required', 'refusal', 'is_date_format', 'Layout', 'find_files', 'reading',
            'open_text', 'first_line', 'column_names', 'header', 'csv_records', 'read_records', 'line_ends',
            'regexp_extract_all', 'regexp_full_match', 'trim', 'try_strptime', 'read_lines', 'repaired', 'read_table',
            'TooManyRejects', 'set_aside', 'read_entities', 'numbered', 'with_codes', 'unknown', 'described',
@@ -46,8 +46,9 @@ def plain(d: pandera.IbisData): return ~(d.table[d.key].contains(',') | d.table[
 
 def in_order(d: pandera.IbisData): return d.table[d.key].like('____-__-__%')  # or 2020-09-1, the rest cut off, were the first of September
 
-NUMBER = Check(lambda d: plain(d) & (as_number(d).abs() < 1e12).fill_null(False), error='is not a number')  # nor are nan and inf
-CHANNEL = Check(lambda d: plain(d) & (as_number(d).abs() < 1e12).fill_null(False), error='is not a number: 1 for a store, 2 for the web (layout: channels)')
+def number(hint: str = '') -> Check: return Check(lambda d: plain(d) & (as_number(d).abs() < 1e12).fill_null(False), error=f'is not a number{hint}')  # nor are nan and inf
+
+NUMBER, CHANNEL = number(), number(': 1 for a store, 2 for the web (layout: channels)')
 POSITIVE = Check(lambda d: as_number(d) >= 0, error='is negative')
 DATE = Check(lambda d: as_date(d).notnull() & in_order(d), error='is not a date YYYY-MM-DD')
 SINCE_1970 = Check(lambda d: as_date(d) >= ibis.date('1970-01-01'), error='is before 1970')

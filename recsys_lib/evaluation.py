@@ -282,18 +282,18 @@ def with_hindsight(
     chunk: int = 512,  # customers at a time
 ) -> list:  # rows: customers, MAP@12 of the two-stage model, of one list for all, of the candidates in their best order
     "What could be reached by who knew what was bought: of everybody, and with and without a history. A period has a list of its own, and so has a group."
-    names, parts, rows = ('two-stage', 'one list for all', 'candidates in their best order'), [], []
+    names, parts, rows, purchases = ('two-stage', 'one list for all', 'candidates in their best order'), [], [], {}
     for period in periods:
-        bought, snapshot = labels(dataset, period), snapshots[period.asof]; items, retriever = bought.padded(), snapshot.retriever()
+        bought, snapshot = labels(dataset, period), snapshots[period.asof]; items = purchases[period.asof] = bought.padded(); retriever = snapshot.retriever()
         history = snapshot.histories.batch(bought.users, snapshot.asof, snapshot.settings.retrieval.history); ideal = np.zeros(len(bought))
         for s in (slice(a, a + chunk) for a in range(0, len(bought), chunk)):
             found = hits(retriever.candidates(history[s]).ids, items[s]).sum(1); ideal[s] = np.minimum(found, 12) / np.minimum(12, (items[s] >= 0).sum(1))  # all that is there first: each precision is one
         parts.append(pd.DataFrame({'asof': to_date(period.asof), 'user_idx': bought.users, 'known': history.item[:, 0] >= 0, names[2]: ideal}))
     t = pd.concat(parts, ignore_index=True); t[names[0]] = t.merge(results[results.model == 'two-stage'], on=['asof', 'user_idx'], how='left')['MAP@12']
     for group, chosen in (('everybody', np.ones(len(t), bool)), ('with a history', t.known.to_numpy()), ('without', ~t.known.to_numpy())):
-        for period in periods:
-            mine = (t['asof'] == to_date(period.asof)).to_numpy(); items = labels(dataset, period).padded()[chosen[mine]]
-            best = one_list_for_all(np.where(items < snapshots[period.asof].n_items, items, -1))  # of the articles that every model may recommend
+        for asof, items in purchases.items():
+            mine = (t['asof'] == to_date(asof)).to_numpy(); items = items[chosen[mine]]
+            best = one_list_for_all(np.where(items < snapshots[asof].n_items, items, -1))  # of the articles that every model may recommend
             t.loc[mine & chosen, names[1]] = average_precision(np.tile(best, (len(items), 1)), items)
         if chosen.any(): rows.append({'customers': group, 'number': int(chosen.sum()), **t.loc[chosen, list(names)].mean().to_dict()})
     return rows
