@@ -1,5 +1,5 @@
 """`make lab` in a copy of the repository, asked as JupyterLab's page asks: what is saved is exported, a mistake costs neither the save nor the module, and what was trusted stays so."""
-import json, os, shutil, signal, subprocess, sys, time, urllib.request
+import json, os, shutil, signal, subprocess, sys, time, urllib.error, urllib.request
 from pathlib import Path
 
 import nbformat, pytest
@@ -35,13 +35,20 @@ class Lab:
             self.process = subprocess.Popen(['make', '-o', '.venv/.ready', '-o', '.venv/.exported', 'lab', f'LAB={options}'], cwd=folder, env=environment(aside), stdout=log, stderr=log, start_new_session=True)
 
     def __enter__(self):
-        "Waits for the file that a Jupyter server writes when it listens."
+        "Waits for the address, which a Jupyter server writes down before it listens there, and then for an answer."
         until = time.monotonic() + 300
-        while not (found := [f for f in self.runtime.glob('jpserver-*.json') if f.stat().st_size]):
+        while not self.answers():
             assert self.process.poll() is None and time.monotonic() < until, self.said()
             time.sleep(.05)
-        self.url = json.loads(found[0].read_text())['url']
         return self
+
+    def answers(self):
+        if not (found := [f for f in self.runtime.glob('jpserver-*.json') if f.stat().st_size]): return False
+        self.url = json.loads(found[0].read_text())['url']
+        try: return bool(self.ask('GET', 'status'))
+        except urllib.error.URLError as why:
+            if isinstance(why.reason, ConnectionRefusedError): return False
+            raise
 
     def __exit__(self, *_):
         if self.process.poll() is None: os.killpg(self.process.pid, signal.SIGKILL)  # its own session: what this test started, and nothing else
