@@ -20,13 +20,16 @@ test: .venv/.ready system ## notebooks exported and clean, types, the tiny profi
 	@$(BIN)/python dodo.py check
 	@$(BIN)/ruff check --quiet
 	@rm -rf build/scratch && mkdir -p build/scratch  # what the notebooks draw for their own tests, shared by their processes, so one stage at a time
-	@$(BIN)/mypy --no-error-summary & types=$$!; \
-	  DATA= PROFILE=tiny SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch MAKEFLAGS= $(BIN)/python dodo.py run && wait $$types
-	@$(PYTEST)
+	@$(BIN)/mypy --no-error-summary & types=$$!; LOOKBOOK_SCRATCH= $(TESTS) $(BESIDE) >build/beside.log 2>&1 & beside=$$!; trap 'kill $$types $$beside 2>/dev/null' EXIT; \
+	  DATA= PROFILE=tiny SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch MAKEFLAGS= $(BIN)/python dodo.py run && wait $$types || exit; \
+	  wait $$beside; failed=$$?; cat build/beside.log; exit $$failed
+	@$(PYTEST) $(addprefix --ignore=,$(BESIDE))
 
+TESTS = DATA= PROFILE= SEED= WANDB_MODE=disabled $(BIN)/python -m pytest -q
+# They need nothing of what the pipeline makes, which leaves a core idle, for its stages come one by one.
+BESIDE = tests/test_pipeline.py tests/test_corruption.py
 # In the order of the files: those of few and long tests would come last, and one worker wait for the other.
-PYTEST = DATA= PROFILE= SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch LOOKBOOK_BUNDLE=$(CURDIR)/reports/runs/tiny-twin/bundle/current \
-  $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST = LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch LOOKBOOK_BUNDLE=$(CURDIR)/reports/runs/tiny-twin/bundle/current $(TESTS) -n 2 --dist loadfile --no-loadscope-reorder
 
 coverage: .venv/.ready system ## pytest again, as the last `make test` left its run, and the share of lines that it reaches; half as slow again
 	@$(PYTEST) --cov --cov-report=term-missing:skip-covered --cov-fail-under=80
@@ -127,7 +130,8 @@ define new_venv
   { echo "error: Lookbook needs Python 3.11 or later, $(PYTHON) is $$($(PYTHON) -V): make PYTHON=python3.11" >&2; exit 2; }
 @test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 @echo "setting up $(@D) from $< (minutes, once)"
-@$(@D)/bin/pip install -qq -r $<
+@$(@D)/bin/pip install -qq --no-compile -r $<
+@$(@D)/bin/python -m compileall -qq -j 0 $(@D)/lib || true  # pip would use one core; some packages carry files that are no Python of today
 endef
 
 .venv/.ready: requirements.txt pyproject.toml
