@@ -27,10 +27,10 @@ from .core import InputError, Run, partial_folder, read_json, replace_folder, sh
 from .explain import explain, tree_boxes
 from .refine import FILTERED, Catalogue, Filters, allowed_articles, arrange, marked
 from .retrieval import CART, PURCHASE, USER_COLUMNS, VIEW, Candidates, Histories, History, Retriever, RetrievalSettings, history_of, run_graph
-from .search import INDEX_FILES, Keywords, Search
+from .search import INDEX, Keywords, Search
 from .towers import Towers, open_facts
 
-SCHEMA = 1  # of the bundle; raised when an older reader could not use it
+SCHEMA = 2  # of the bundle; raised when an older reader could not use it
 TEXT_COLUMNS = ('prod_name', 'product_type_name', 'colour_group_name', 'department_name', 'index_group_name')  # said of an article in every answer
 DETAILS = ('section_name', 'garment_group_name', 'graphical_appearance_name', 'detail_desc')  # and where one article is looked at
 
@@ -467,7 +467,7 @@ def search_files(run: Run) -> dict:  # file name in the bundle -> file of the ru
     if not (towers / 'towers.json').exists(): return {}
     index = run.needs('search/words.json', '37_search').parent
     return {'towers.json': towers / 'towers.json', **{name: towers / name for name in read_json(towers / 'towers.json')['files']},
-            **{name: index / name for name in INDEX_FILES.values()}, 'search_text.npy': clip / 'text.npy', 'search_image.npy': clip / 'image.npy'}
+            **{name: index / name for name in INDEX}, 'search_text.npy': clip / 'text.npy', 'search_image.npy': clip / 'image.npy'}
 
 # %% ../nbs/70_bundle.ipynb #36fee38f
 def complement_arrays(run: Run, asof: int) -> dict:  # name -> array
