@@ -1,5 +1,5 @@
 "What a person may get wrong: each mistake is told in one sentence that names the place, and no row is lost."
-import gzip
+import gzip, re
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from recsys_lib.data import Dataset, ingest
 from recsys_lib.evaluation import first_look
 from recsys_lib.search import open_search
 from recsys_lib.split import open_plan, plan_periods
+from serving.app import create_app
 
 FILES = 'articles.csv', 'customers.csv', 'transactions_train.csv'
 
@@ -190,10 +191,12 @@ def test_a_shop_of_bare_ids_ends_in_a_bundle_that_answers(copy_of, twin):
     change_rows(folder, 'articles.csv', lambda t: t[['article_id']]); change_rows(folder, 'transactions_train.csv', lambda t: t[['t_dat', 'customer_id', 'article_id']])
     run = Run('').aside('bare', linked=()); ingest(folder, run.path('data')); plan = open_plan(run); open_search(run); open_complements(run, plan.now)
     assert all(r['MAP@12'] > 0 for r in first_look(run, 'copurchase'))
-    bundle = Recommender(build_bundle(run, plan.now, run.path('bundle'))); who = bundle.customers([*(bundle.customer_ids[i] for i in range(50)), ''])
+    folder = build_bundle(run, plan.now, run.path('bundle')); bundle = Recommender(folder); who = bundle.customers([*(bundle.customer_ids[i] for i in range(50)), ''])
     for ids, scores in (bundle.recommend(who, 12), bundle.similar_items([0, 7], 12), bundle.frequently_bought_together([0, 7], 12), bundle.complete_the_outfit([[0], [7]], 3)):
         assert (ids[:, 0] >= 0).all() and (ids < len(bundle.article_ids)).all() and np.isfinite(scores[ids >= 0]).all() and all(len(set(row[row >= 0])) == (row >= 0).sum() for row in ids)
     assert bundle.can_search and not bundle.can_search_images and bundle.search(['dress'], 3)[0].tolist() == [[-1] * 3]  # there are no words to find
+    shop = create_app(dict(BUNDLE=str(folder))).test_client(); pages = {at: shop.get(at) for at in ('/', f'/shop/article/{bundle.article_ids[0]}', '/shop/search?q=dress', '/shop/cart', '/shop/preferences')}
+    assert all(page.status_code == 200 for page in pages.values()) and not any(re.search('kinds? of garment|look alike|Similar look|None', page.text) for page in pages.values())
 
 
 def test_a_column_of_the_layout_is_in_one_of_the_weeks_or_the_run_stops(twin, copy_of, tmp_path):
