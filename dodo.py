@@ -781,7 +781,7 @@ def by_line(found, memory=True, most=15):
     lines = [r for r in lines if not r['code'].startswith(('import ', 'from '))]  # what a library costs is not the stage's doing
     for title, key in (('time', 'share'), *([('memory', 'memory')] if memory else [])):
         first = sorted((r for r in lines if r[key] > 0), key=lambda r: (-r[key], r['line']))[:most]
-        print(f"\nlines by {title}, of {total:.1f} s{f' and a peak of {peak:,.0f} MiB' if (peak := found['max_footprint_mb']) else ''}:" if first else f'\nno line of recsys_lib took {title} enough to be sampled')
+        print(f"\nlines by {title}, of {total:.1f} s with imports and the profiler's own work{f' and a peak of {peak:,.0f} MiB' if (peak := found['max_footprint_mb']) else ''}:" if first else f'\nno line of recsys_lib took {title} enough to be sampled')
         if first: show([{'line': r['line'], 'time': f"{r['share']:.1f}%", 'of it Python': f"{r['python']:.1f}%", 'peak MiB': f"{r['memory']:,.0f}", 'code': r['code'][:110]} for r in first], left=('code',))
 
 
