@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['NUMBER', 'CHANNEL', 'POSITIVE', 'DATE', 'SINCE_1970', 'PAST', 'ITEM_ATTRIBUTES', 'USER_ATTRIBUTES', 'USER_NUMBERS',
            'DECIMALS', 'ITEM_TEXTS', 'SCHEMAS', 'TABLES', 'OURS', 'HM', 'SUFFIXES', 'RESERVED', 'TORN', 'HEADER',
-           'LONGEST', 'NO_DELIMITER', 'REJECTS', 'NEVER', 'BLOCK', 'UNKNOWN', 'FORMAT', 'as_number', 'as_date', 'plain',
-           'in_order', 'number', 'optional', 'required', 'refusal', 'is_date_format', 'Layout', 'find_files', 'reading',
-           'open_text', 'first_line', 'column_names', 'header', 'csv_records', 'read_records', 'line_ends',
+           'LONGEST', 'NO_DELIMITER', 'REJECTS', 'NEVER', 'BLOCK', 'UNKNOWN', 'FORMAT', 'CODED', 'as_number', 'as_date',
+           'plain', 'in_order', 'number', 'optional', 'required', 'refusal', 'is_date_format', 'Layout', 'find_files',
+           'reading', 'open_text', 'first_line', 'column_names', 'header', 'csv_records', 'read_records', 'line_ends',
            'regexp_extract_all', 'regexp_full_match', 'trim', 'try_strptime', 'read_lines', 'repaired', 'read_table',
            'TooManyRejects', 'set_aside', 'read_entities', 'numbered', 'with_codes', 'unknown', 'described',
            'described_layout', 'Intake', 'plan_intake', 'workspace', 'entities', 'stage_sales', 'day_number', 'settle',
            'digest', 'monday', 'write_parts', 'write_entities', 'kept_rejects', 'build', 'raw_columns', 'check_layout',
-           'left_out', 'told_where', 'ingest', 'Dataset', 'columns', 'open_dataset']
+           'names_as_codes', 'left_out', 'told_where', 'ingest', 'Dataset', 'columns', 'open_dataset']
 
 # %% ../nbs/10_data.ipynb #c3bcf1e9
 import csv, gzip, hashlib, os, re, shutil, zlib
@@ -762,13 +762,24 @@ def check_layout(
             first, *more = files
             raise InputError(f"{first.parent if more else first}: column {theirs}, which the layout gives for {ours}, is missing; found {', '.join(names)[:300]}")
 
+CODED = dict(product_type_no='product_type_name', graphical_appearance_no='graphical_appearance_name', colour_group_code='colour_group_name', perceived_colour_master_id='perceived_colour_master_name',
+             department_no='department_name', index_group_no='index_group_name', section_no='section_name', garment_group_no='garment_group_name')
+
+def names_as_codes(
+    raw_dir: Path,
+    layout: Layout,
+) -> Layout:
+    "The layout, with a column of names in place of the codes where a catalogue has no codes for them."
+    there = {n for found in raw_columns(raw_dir, 'articles', layout).values() for n in found}; theirs = lambda c: layout.theirs('articles', c)
+    return replace(layout, columns=layout.columns | {f'articles.{code}': theirs(name) for code, name in CODED.items() if theirs(code) not in there and theirs(name) in there})
+
 def left_out(
     raw_dir: Path,
     layout: Layout,
     most: int = 12,  # columns of a file that are told
 ) -> dict:  # not_used: text with files and their columns; missing: text with our columns; each only if there is something
     "What of a folder is not used, and what is not there that would be."
-    unused, missing = [], []
+    unused, missing = [], []; layout = names_as_codes(raw_dir, layout)
     for table in TABLES:
         files, ours = raw_columns(raw_dir, table, layout), layout.ours(table)
         names = list(dict.fromkeys(n for found in files.values() for n in found)); other = [n for n in names if n and n not in ours]
@@ -798,7 +809,7 @@ def ingest(
     "Validate, index and write a dataset, or bring it up to date. Raises `InputError` that names the file and what is wrong with it."
     raw_dir, out = Path(raw_dir), Path(out_dir)
     layout = layout if isinstance(layout, Layout) else Layout.from_profile(layout)
-    check_layout(raw_dir, layout)
+    check_layout(raw_dir, layout); layout = names_as_codes(raw_dir, layout)
     intake = plan_intake(raw_dir, out, layout, max_reject_share)
     if intake.old and not (intake.sales or intake.articles or intake.customers): return intake.old
     with told_where(out), whole_folder(out) as new:
