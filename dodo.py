@@ -727,13 +727,10 @@ def stage_script(path, given):
     return '\n'.join(lines) + '\n'
 
 
-ALSO_WRITES = {'65_cold': {'cold'}, '70_bundle': {'ranking'}, '75_acceptance': {'acceptance', 'ranking'}}  # folders that are no output of theirs
-
-
 def trial_of(pipeline, stage, folder):
     "A copy of a run for one stage to work in: links to what the others made, copies of the folders that the stage writes into, without what it wrote."
     outputs = (read(pipeline.folder / f'records/{stage}.json') or {}).get('outputs', [])
-    own = {Path(o).parts[0] for o in outputs} | ALSO_WRITES.get(stage, set())
+    own = {Path(o).parts[0] for o in outputs}
     for path in pipeline.folder.iterdir():
         if path.name in ('records', 'stamps', 'wandb', 'profile') or path.suffix in ('.ipynb', '.html') or path.name.startswith('.'): continue
         if path.name not in own: (folder / path.name).symlink_to(path)

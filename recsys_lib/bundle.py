@@ -495,14 +495,12 @@ def build_bundle(
     dataset, plan, snapshot, booster = open_dataset(run), open_plan(run), open_snapshot(run, asof), open_ranker(run)
     open_feature_graph(run, asof)
     graph = onnx.load(run.needs(f'features/{to_date(asof)}.onnx', '50_features'))
-    ranker = run.path('ranking', to_date(asof), 'ranker.onnx')
-    save_graph(join_ranker(graph, trees_to_onnx(booster)), ranker)
     items, users = dataset.item_frame, dataset.user_frame
-    graphs = {name: ranker.with_name(name) for name in ('ranker.onnx', 'ranker.onnx.data')}
     extra = refine_arrays(items, ITEM_ATTRIBUTES, snapshot.n_items, booster.model_to_string()) | complement_arrays(run, asof)
-    parts = BundleParts({**snapshot.arrays, **extra}, snapshot.histories, snapshot.settings.retrieval, graphs | search_files(run), items.article_id.tolist(),
-        users.customer_id[:len(snapshot.histories)].tolist(), {c: items[c].fillna('').tolist() for c in TEXT_COLUMNS + DETAILS if c in items},
-        items.department_idx.to_numpy(np.int32), dict(asof=to_date(asof), horizon=plan.horizon, dataset=dataset.meta['fingerprint'], code=__version__,
-            items=snapshot.n_items, customers=len(snapshot.histories), trees=booster.num_trees(),
-            price=np.nan_to_num(snapshot.arrays['item_stats'][:, snapshot.statistics.index('price')]), **facts))
-    return write_bundle(parts, folder)
+    facts = dict(asof=to_date(asof), horizon=plan.horizon, dataset=dataset.meta['fingerprint'], code=__version__, items=snapshot.n_items, customers=len(snapshot.histories), trees=booster.num_trees(),
+                 price=np.nan_to_num(snapshot.arrays['item_stats'][:, snapshot.statistics.index('price')])) | facts
+    with partial_folder(run.path('.ranker.partial')) as aside:
+        save_graph(join_ranker(graph, trees_to_onnx(booster)), aside / 'ranker.onnx')
+        files = {name: aside / name for name in ('ranker.onnx', 'ranker.onnx.data')} | search_files(run)
+        return write_bundle(BundleParts({**snapshot.arrays, **extra}, snapshot.histories, snapshot.settings.retrieval, files, items.article_id.tolist(), users.customer_id[:len(snapshot.histories)].tolist(),
+                                        {c: items[c].fillna('').tolist() for c in TEXT_COLUMNS + DETAILS if c in items}, items.department_idx.to_numpy(np.int32), facts), folder)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from .als import open_factors
 from .clip import open_embeddings
-from .core import Run, stage, to_date
+from .core import Run, partial_folder, stage, to_date
 from .data import ITEM_ATTRIBUTES, Dataset, open_dataset
 from .evaluation import Question, popular, source, two_stage
 from .features import FeatureGraph, bind, open_feature_graph, save_graph, snapshot_tables
@@ -47,9 +47,10 @@ def cold_graph(
 ) -> FeatureGraph:
     "The run's feature graph with the tables of another snapshot."
     open_feature_graph(run, snapshot.asof)
-    path = run.path('cold', f'{to_date(snapshot.asof)}.onnx')
-    save_graph(bind(onnx.load(run.needs(f'features/{path.name}', '50_features')), snapshot_tables(snapshot)), path)
-    return FeatureGraph(path)
+    exported = onnx.load(run.needs(f'features/{to_date(snapshot.asof)}.onnx', '50_features'))
+    with partial_folder(run.path('.cold.partial')) as aside:
+        save_graph(bind(exported, snapshot_tables(snapshot)), aside / 'features.onnx')
+        return FeatureGraph(aside / 'features.onnx')
 
 # %% ../nbs/65_cold.ipynb #b537fde9
 def only(

@@ -146,7 +146,7 @@ def test_a_trial_leaves_the_run_alone(tmp_path):
 
 @pytest.mark.parametrize('stage', ['65_cold', '70_bundle', '75_acceptance'])
 def test_a_trial_of_a_finished_run_writes_nothing_into_it(stage, tmp_path):
-    "Those that write where others did, or what is no output of theirs."
+    "Those that need a graph or a bundle on the disk for a while."
     read = module(); run = ROOT / 'reports/runs/tiny-twin'
     if not (run / f'stamps/{stage}.json').exists(): pytest.skip('`make test` makes the tiny run first')
     state = lambda: {p: p.lstat().st_mtime_ns for p in run.rglob('*') if not {'wandb', 'profile', 'serving'} & set(p.parts)}
