@@ -20,7 +20,7 @@ test: .venv/.ready system ## notebooks exported and clean, types, the tiny profi
 	@$(BIN)/python dodo.py check
 	@$(BIN)/ruff check --quiet
 	@rm -rf build/scratch && mkdir -p build/scratch  # what the notebooks draw for their own tests, shared by their processes, so one stage at a time
-	@$(BIN)/mypy --no-error-summary & types=$$!; LOOKBOOK_SCRATCH= $(TESTS) $(BESIDE) >build/beside.log 2>&1 & beside=$$!; trap 'kill $$types $$beside 2>/dev/null' EXIT; \
+	@$(BIN)/mypy --no-error-summary & types=$$!; LOOKBOOK_SCRATCH= $(TESTS) $(BESIDE) >build/beside.log 2>&1 & beside=$$!; trap 'kill $$types $$beside 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
 	  DATA= PROFILE=tiny SEED= WANDB_MODE=disabled LOOKBOOK_SCRATCH=$(CURDIR)/build/scratch MAKEFLAGS= $(BIN)/python dodo.py run && wait $$types || exit; \
 	  wait $$beside; failed=$$?; cat build/beside.log; exit $$failed
 	@$(PYTEST) $(addprefix --ignore=,$(BESIDE))
