@@ -7,6 +7,8 @@ __all__ = ['confidence_matrix', 'als_loss', 'ALS', 'batches', 'eliminate', 'dens
            'fit_factors', 'learn_factors', 'open_factors']
 
 # %% ../nbs/40_als.ipynb #324fdb3e
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator
 
 import implicit
@@ -158,7 +160,7 @@ def sweep(
     Linv = torch.linalg.inv(torch.linalg.cholesky(P)).float(); P, V = P.float(), Y @ Linv.T
     start, count, column, confidence = (torch.from_numpy(a).to(device) for a in (C.indptr.astype(np.int64), n.astype(np.int64), C.indices, C.data))
     X[torch.from_numpy(np.flatnonzero(n == 0)).to(device)] = 0
-    for rows in batches(n, max(1, budget // F)):
+    def solve(rows: np.ndarray):
         longest, ragged = int(n[rows[-1]]), n[rows[0]] < n[rows[-1]]; r = torch.from_numpy(rows).to(device)
         at = start[r][:, None] + torch.arange(longest, device=device)
         outside = (torch.arange(longest, device=device) >= count[r][:, None]) if ragged else None
@@ -166,6 +168,10 @@ def sweep(
         item, c = column[at], confidence[at]; w = c - 1
         if outside is not None: c.masked_fill_(outside, 0); w.masked_fill_(outside, 0)
         X[r] = short_rows(Linv, V, item, c, w) if longest <= .75 * F else dense_rows(P, Y, item, c, w, max(1, budget // F))
+    threads = torch.get_num_threads()  # a batch is too little for torch to share out, so each is one thread's
+    with ThreadPoolExecutor(threads if device.type == 'cpu' else 1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try: deque(pool.map(solve, batches(n, max(1, budget // F))), maxlen=0)
+        finally: torch.set_num_threads(threads)
 
 # %% ../nbs/40_als.ipynb #82808ab1
 class TorchALS(ALS):
