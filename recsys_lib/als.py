@@ -7,7 +7,6 @@ __all__ = ['confidence_matrix', 'als_loss', 'ALS', 'batches', 'eliminate', 'dens
            'fit_factors', 'learn_factors', 'open_factors']
 
 # %% ../nbs/40_als.ipynb #324fdb3e
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator
 
@@ -169,9 +168,9 @@ def sweep(
         if outside is not None: c.masked_fill_(outside, 0); w.masked_fill_(outside, 0)
         X[r] = short_rows(Linv, V, item, c, w) if longest <= .75 * F else dense_rows(P, Y, item, c, w, max(1, budget // F))
     threads = torch.get_num_threads()  # a batch is too little for torch to share out, so each is one thread's
-    with ThreadPoolExecutor(threads if device.type == 'cpu' else 1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try: deque(pool.map(solve, batches(n, max(1, budget // F))), maxlen=0)
-        finally: torch.set_num_threads(threads)
+    try:
+        with ThreadPoolExecutor(threads if device.type == 'cpu' else 1, initializer=torch.set_num_threads, initargs=(1,)) as pool: list(pool.map(solve, batches(n, max(1, budget // F))))
+    finally: torch.set_num_threads(threads)
 
 # %% ../nbs/40_als.ipynb #82808ab1
 class TorchALS(ALS):

@@ -762,8 +762,7 @@ def check_layout(
             first, *more = files
             raise InputError(f"{first.parent if more else first}: column {theirs}, which the layout gives for {ours}, is missing; found {', '.join(names)[:300]}")
 
-CODED = dict(product_type_no='product_type_name', graphical_appearance_no='graphical_appearance_name', colour_group_code='colour_group_name', perceived_colour_master_id='perceived_colour_master_name',
-             department_no='department_name', index_group_no='index_group_name', section_no='section_name', garment_group_no='garment_group_name')
+CODED = {code: name for code in ITEM_ATTRIBUTES.values() if (name := re.sub('_(no|code|id)$', '_name', code)) in ITEM_TEXTS}  # column of codes -> that of their names
 
 def names_as_codes(
     raw_dir: Path,

@@ -66,7 +66,7 @@ class Keywords:
     "Keyword search over the texts of articles."
     def __init__(self,
         index: bm25s.BM25,
-        language: str = 'english',  # of the texts: one of `UNSAID`
+        language: str,  # of the texts: one of `UNSAID`
     ):
         self.index, self.language = index, language
 
@@ -91,7 +91,7 @@ class Keywords:
     def save(self, folder: 'str | Path'):
         self.index.save(folder, show_progress=False, **INDEX_FILES); write_json(Path(folder, LANGUAGE), self.language)
 
-    def words(self, query: str) -> list:  # of str, stems
+    def stems(self, query: str) -> list:  # of str
         "The different words of a query, as the index knows them."
         return sorted(set(words_of(query, self.language)))
 
@@ -99,7 +99,7 @@ class Keywords:
 
     def scores(self, query: str) -> np.ndarray:  # (articles,) float32; 0 for one that has none of the words
         "BM25 of every article. A word counts once, however often it is said, and their order does not matter."
-        return self.index.get_scores_from_ids(sorted(self.index.get_tokens_ids(self.words(query))))
+        return self.index.get_scores_from_ids(sorted(self.index.get_tokens_ids(self.stems(query))))
 
     def coverage(self,
         query: str,
@@ -107,7 +107,7 @@ class Keywords:
     ) -> np.ndarray:  # (n,) float32, 0 to 1
         "How much of a query each article has: the share of its words, each by its rarity (BM25's idf). A word that no article has counts too."
         have, whole = np.zeros(len(ids)), 0.
-        for n in (self.index.vocab_dict.get(w) for w in self.words(query)):
+        for n in (self.index.vocab_dict.get(w) for w in self.stems(query)):
             said = np.zeros(0, np.int32) if n is None else self.index.scores['indices'][slice(*self.index.scores['indptr'][n:n + 2])]
             rarity = np.log(1 + (len(self) - len(said) + .5) / (len(said) + .5)); whole += rarity
             have += rarity * (np.searchsorted(said, ids, side='right') > np.searchsorted(said, ids))
