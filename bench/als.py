@@ -3,14 +3,17 @@
 The target is the loss that implicit's default reaches in `--iterations` sweeps; what a model takes until it is at or below it counts, from a given matrix to factors. The loss is looked at after every sweep,
 off the clock. Every model has a process of its own; CPU time is what to read on a machine that others use, wall time on two threads.
 """
-import argparse, json, os, resource, subprocess, sys, tempfile, time
+import argparse, contextlib, json, os, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 
 WAYS = 'implicit, CG', 'implicit, exact', 'torch', 'torch, no momentum'
 
 
-def measure(matrix, way, factors, threads, sweeps, device):
-    "Seconds (wall, CPU) and loss after each sweep, and peak memory: after the first, before the loss is looked at, which takes memory of its own."
+class Reached(Exception): "The loss is at the target."
+
+
+def measure(matrix, way, factors, threads, sweeps, device, target):
+    "Seconds (wall, CPU) and loss after each sweep, until the loss is at the target, and peak memory: after the first, before the loss is looked at, which takes memory of its own."
     import implicit, scipy.sparse as sp, torch
     from threadpoolctl import threadpool_limits
     from recsys_lib.als import TorchALS, als_loss
@@ -19,14 +22,16 @@ def measure(matrix, way, factors, threads, sweeps, device):
         now = time.perf_counter(), time.process_time()
         if not peak: peak.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         rows.append((now[0] - start[0] - paused[0], now[1] - start[1] - paused[1], als_loss(C, X, Y, 1.)))
+        if rows[-1][2] <= target: raise Reached
         paused[0] += time.perf_counter() - now[0]; paused[1] += time.process_time() - now[1]
     if way.startswith('torch'):
         model = TorchALS(factors, iterations=sweeps, device=device, **(dict(momentum=0.) if 'no momentum' in way else {}), **(dict(budget=50_000_000) if device != 'cpu' else {}))
-        start = time.perf_counter(), time.process_time(); model.fit(C, lambda i, X, Y: look(X, Y))
+        fit = lambda: model.fit(C, lambda i, X, Y: look(X, Y))
     else:
         model = implicit.als.AlternatingLeastSquares(factors, regularization=1., alpha=1., iterations=sweeps, random_state=42, use_gpu=False, use_cg='CG' in way, num_threads=threads)
-        with threadpool_limits(1, 'blas'):
-            start = time.perf_counter(), time.process_time(); model.fit(C, show_progress=False, callback=lambda *_: look(model.user_factors, model.item_factors))
+        fit = lambda: model.fit(C, show_progress=False, callback=lambda *_: look(model.user_factors, model.item_factors))
+    with threadpool_limits(1, 'blas') if not way.startswith('torch') else contextlib.nullcontext(), contextlib.suppress(Reached):
+        start = time.perf_counter(), time.process_time(); fit()
     return dict(rows=rows, peak=peak[0])
 
 
@@ -58,7 +63,7 @@ def main(given):
                     if way not in given.ways and way != WAYS[0]: continue
                     sweeps = given.iterations + (0 if 'CG' in way else 5)
                     env = os.environ | {'OMP_NUM_THREADS': str(threads), 'OPENBLAS_NUM_THREADS': '1', 'MKL_NUM_THREADS': str(threads), 'OMP_WAIT_POLICY': 'passive'}  # as the pipeline's kernels
-                    done = subprocess.run([sys.executable, __file__, '--measure', str(matrix), way, str(factors), str(threads), str(sweeps), given.device], capture_output=True, text=True, env=env)
+                    done = subprocess.run([sys.executable, __file__, '--measure', str(matrix), way, str(factors), str(threads), str(sweeps), given.device, str(base[2] * (1 + 1e-9) if base else 0)], capture_output=True, text=True, env=env)
                     if done.returncode: sys.exit(f'{way} failed:\n{done.stderr}')
                     found = json.loads(done.stdout.splitlines()[-1]); rows = found['rows']
                     if base is None: base = rows[-1]
@@ -68,7 +73,7 @@ def main(given):
 
 
 if __name__ == '__main__':
-    if sys.argv[1:2] == ['--measure']: print(json.dumps(measure(*sys.argv[2:4], *map(int, sys.argv[4:7]), sys.argv[7])))
+    if sys.argv[1:2] == ['--measure']: print(json.dumps(measure(*sys.argv[2:4], *map(int, sys.argv[4:7]), sys.argv[7], float(sys.argv[8]))))
     else:
         parser = argparse.ArgumentParser(description=__doc__)
         parser.add_argument('data', nargs='?', type=Path, help='folder in the Kaggle layout; left out: a twin')
@@ -76,8 +81,8 @@ if __name__ == '__main__':
         parser.add_argument('--customers', type=int, default=0, help='so many of them, drawn at random; 0: all')
         parser.add_argument('--matrix', type=Path, help='a .npz of scipy instead: customers by articles, confidences')
         parser.add_argument('--factors', type=int, nargs='+', default=[64, 128])
-        parser.add_argument('--threads', type=int, nargs='+', default=[1, 2])
+        parser.add_argument('--threads', type=int, nargs='+', default=[os.cpu_count()])
         parser.add_argument('--iterations', type=int, default=15)
-        parser.add_argument('--ways', nargs='+', default=list(WAYS), choices=WAYS)
+        parser.add_argument('--ways', nargs='+', default=['implicit, CG', 'torch'], choices=WAYS, help='the others take several times as long')
         parser.add_argument('--device', default='cpu')
         main(parser.parse_args())
