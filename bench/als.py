@@ -29,8 +29,9 @@ def measure(matrix, way, factors, threads, sweeps, device, target):
         fit = lambda: model.fit(C, lambda i, X, Y: look(X, Y))
     else:
         model = implicit.als.AlternatingLeastSquares(factors, regularization=1., alpha=1., iterations=sweeps, random_state=42, use_gpu=False, use_cg='CG' in way, num_threads=threads)
-        fit = lambda: model.fit(C, show_progress=False, callback=lambda *_: look(model.user_factors, model.item_factors))
-    with threadpool_limits(1, 'blas') if not way.startswith('torch') else contextlib.nullcontext(), contextlib.suppress(Reached):
+        def fit():
+            with threadpool_limits(1, 'blas'): model.fit(C, show_progress=False, callback=lambda *_: look(model.user_factors, model.item_factors))
+    with contextlib.suppress(Reached):
         start = time.perf_counter(), time.process_time(); fit()
     return dict(rows=rows, peak=peak[0])
 
@@ -58,17 +59,16 @@ def main(given):
         print(f"{'':<22}{'factors':>8}{'threads':>8}{'sweeps':>8}{'wall, s':>9}{'CPU, s':>9}{'times as fast, wall':>21}{'CPU':>6}{'peak, MiB':>11}")
         for factors in given.factors:
             for threads in given.threads:
-                base = None
+                base, target = None, 0.
                 for way in WAYS:
                     if way not in given.ways and way != WAYS[0]: continue
                     sweeps = given.iterations + (0 if 'CG' in way else 5)
                     env = os.environ | {'OMP_NUM_THREADS': str(threads), 'OPENBLAS_NUM_THREADS': '1', 'MKL_NUM_THREADS': str(threads), 'OMP_WAIT_POLICY': 'passive'}  # as the pipeline's kernels
-                    done = subprocess.run([sys.executable, __file__, '--measure', str(matrix), way, str(factors), str(threads), str(sweeps), given.device, str(base[2] * (1 + 1e-9) if base else 0)], capture_output=True, text=True, env=env)
+                    done = subprocess.run([sys.executable, __file__, '--measure', str(matrix), way, str(factors), str(threads), str(sweeps), given.device, str(target)], capture_output=True, text=True, env=env)
                     if done.returncode: sys.exit(f'{way} failed:\n{done.stderr}')
                     found = json.loads(done.stdout.splitlines()[-1]); rows = found['rows']
-                    if base is None: base = rows[-1]
-                    n = next((i for i, r in enumerate(rows) if r[2] <= base[2] * (1 + 1e-9)), None)
-                    at = '' if n is None else f"{n + 1:>8}{rows[n][0]:>9.1f}{rows[n][1]:>9.1f}{base[0] / rows[n][0]:>21.2f}{base[1] / rows[n][1]:>6.2f}{found['peak']:>11,.0f}"
+                    if base is None: base = rows[-1]; target = base[2] * (1 + 1e-9)
+                    wall, cpu, loss = rows[-1]; at = f"{len(rows):>8}{wall:>9.1f}{cpu:>9.1f}{base[0] / wall:>21.2f}{base[1] / cpu:>6.2f}{found['peak']:>11,.0f}" if loss <= target else ''
                     print(f"{way:<22}{factors:>8}{threads:>8}" + (at or f"{'not in ' + str(sweeps):>8}"), flush=True)
 
 
@@ -85,4 +85,6 @@ if __name__ == '__main__':
         parser.add_argument('--iterations', type=int, default=15)
         parser.add_argument('--ways', nargs='+', default=['implicit, CG', 'torch'], choices=WAYS, help='the others take several times as long')
         parser.add_argument('--device', default='cpu')
-        main(parser.parse_args())
+        from recsys_lib.core import InputError
+        try: main(parser.parse_args())
+        except InputError as mistake: parser.error(str(mistake))
