@@ -63,12 +63,13 @@ def judges(folder): return sorted(folder.glob('tune-*'))
 
 
 def trials_of(folder, name, limit):
-    """The lines that are there, of the questions as they are now. What failed is made again where that may help: it had less time than there is now, or it was no matter of time (a library
-    that was missing)."""
+    """The lines that are there, of the questions and of the peer's settings as they are now. What failed is made again where that may help: it had less time than there is now, or it was
+    no matter of time (a library that was missing)."""
     path, asked = folder / 'trials' / f'{slug(name)}.jsonl', '-'.join(map(identity, judges(folder)))
     text = path.read_text() if path.exists() else ''; whole = text[:text.rfind('\n') + 1]
     if whole != text: path.write_text(whole)  # ended in the middle of a line
-    return path, asked, [t for t in map(json.loads, whole.splitlines()) if t['question'] == asked and (t['map'] is not None or t.get('limit', 0) >= limit and t['stopped'] == late(t['limit']))]
+    stands = lambda t: t['question'] == asked and t['settings'].keys() == models.PEERS[name][1].keys() and (t['map'] is not None or t.get('limit', 0) >= limit and t['stopped'] == late(t['limit']))
+    return path, asked, [t for t in map(json.loads, whole.splitlines()) if stands(t)]
 
 
 def identity(question):

@@ -41,11 +41,15 @@ def before(q, asof, users):
     return Question(q.interactions[q.interactions[:, 2] < asof], users, q.fill, q.n_users, q.n_items, asof, q.horizon, q.k)
 
 
+def decay(q, day, half_life=None):
+    "What a purchase counts that is half as much after so many days; after 149 times as many nothing is left. (n,) float32"
+    return np.ones(len(day), np.float32) if half_life is None else np.exp2((day - (q.asof - 1)) / half_life).astype(np.float32)
+
+
 def matrix(q, half_life=None):
     "csr (users, items) float32: purchases, each counting half after so many days."
     user, item, day = q.interactions.T
-    weight = np.ones(len(user)) if half_life is None else np.exp2((day - (q.asof - 1)) / half_life)
-    return csr_matrix((weight, (user, item)), shape=(q.n_users, q.n_items), dtype=np.float32)
+    return csr_matrix((decay(q, day, half_life), (user, item)), shape=(q.n_users, q.n_items), dtype=np.float32)
 
 
 def sales(q, half_life=None):
@@ -92,10 +96,10 @@ def bought(q, half_life=30.):
 
 def bought_first(peer):
     """The same peer, which may be told to begin with what somebody bought: in fashion much is bought again, and a model that was made for films, where nothing is, is not to be judged by
-    that. Whether to is tuned like any other setting."""
-    def answer(q, first, **settings):
+    that. Whether to, and how fast a purchase is forgotten there, is tuned like any other setting."""
+    def answer(q, first, first_half_life, **settings):
         ids = peer(q, **settings)
-        return followed_by(np.concatenate([bought(q), ids], 1), np.zeros(0, np.int32), q.k) if first else ids
+        return followed_by(np.concatenate([bought(q, first_half_life), ids], 1), np.zeros(0, np.int32), q.k) if first else ids
     return answer
 
 
@@ -116,7 +120,8 @@ def repurchase(q, half_life, popularity_half_life):
 def of_implicit(model, C, q, above=-np.inf):
     "Fit a model of implicit, and ask it."
     from threadpoolctl import threadpool_limits
-    known = q.known; users = q.users[known]
+    known = q.known; known[known] = C[q.users[known]].sum(1).A1 > 0  # see `decay`
+    users = q.users[known]
     with threadpool_limits(1, 'blas'), warnings.catch_warnings():  # implicit warns of a matrix that it made itself
         warnings.simplefilter('ignore'); model.fit(C, show_progress=False)
         if not len(users): return spread(q, known, np.zeros((0, q.k), np.int32))
@@ -149,12 +154,13 @@ def bpr(q, factors, learning_rate, regularization, iterations, seed=42):
 
 # -- RecTools
 
-def of_rectools(model, q, interactions):
-    "Fit a model of RecTools, and ask it."
+def of_rectools(model, q, interactions, half_life=None):
+    "Fit a model of RecTools, and ask it. A purchase counts half after so many days, where a model looks at weights."
     import pandas as pd
     from rectools.dataset import Dataset
+    weight = decay(q, interactions[:, 2], half_life); interactions, weight = interactions[weight > 0], weight[weight > 0]
     frame = pd.DataFrame(interactions, columns=['user_id', 'item_id', 'day'])
-    frame = frame.assign(weight=1., datetime=pd.to_datetime(frame.pop('day'), unit='D'))
+    frame = frame.assign(weight=weight, datetime=pd.to_datetime(frame.pop('day'), unit='D'))
     known = np.isin(q.users, interactions[:, 0]); dataset = Dataset.construct(frame)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -164,11 +170,11 @@ def of_rectools(model, q, interactions):
     return ids
 
 
-def ease(q, items, regularization):
+def ease(q, items, regularization, half_life):
     "EASE (Steck 2019) over the articles with the most buyers: all would be a dense matrix of all by all."
     from rectools.models import EASEModel
     pairs = np.unique(q.interactions[:, :2], axis=0); most = best(np.bincount(pairs[:, 1], minlength=q.n_items).astype(float), items)
-    return of_rectools(EASEModel(regularization=regularization, recommend_use_gpu_ranking=False), q, q.interactions[np.isin(q.interactions[:, 1], most)])
+    return of_rectools(EASEModel(regularization=regularization, recommend_use_gpu_ranking=False), q, q.interactions[np.isin(q.interactions[:, 1], most)], half_life)
 
 
 def sasrec(q, factors, blocks, length, dropout, learning_rate, epochs, negatives, seed=42):
@@ -226,20 +232,27 @@ def lightgbm_plain(q, candidates, neighbours, half_life, periods, trees, learnin
 
 # -- who is asked: the function, the settings of the first trial, and what the other trials draw from: a list to choose from, or (low, high, 'log' or 'even')
 
-DAYS = (.5, 90., 'log')
+DAYS, LONG = (.5, 90., 'log'), (1., 1000., 'log')
+
+
+def made_for_films(peer, usual, ranges):
+    "A peer that may begin with what somebody bought; left alone, it does not."
+    return bought_first(peer), dict(first=False, first_half_life=30., **usual), dict(first=[False, True], first_half_life=DAYS, **ranges)
+
+
 PEERS = {
     'popularity, tuned': (popularity, dict(half_life=None), dict(half_life=DAYS)),
     'repurchase + popularity, tuned': (repurchase, dict(half_life=30., popularity_half_life=None), dict(half_life=DAYS, popularity_half_life=DAYS)),
-    'BM25 item-kNN (implicit)': (bought_first(bm25), dict(first=False, neighbours=20, k1=1.2, b=.75, half_life=1000.),
-        dict(first=[False, True], neighbours=[10, 20, 50, 100, 200, 500], k1=(.05, 5., 'log'), b=(0., 1., 'even'), half_life=(1., 1000., 'log'))),
-    'cosine item-kNN (implicit)': (bought_first(cosine), dict(first=False, neighbours=20, half_life=1000.), dict(first=[False, True], neighbours=[10, 20, 50, 100, 200, 500], half_life=(1., 1000., 'log'))),
-    'ALS (implicit)': (bought_first(als), dict(first=False, factors=64, regularization=.01, alpha=1., iterations=15, half_life=1000.),
-        dict(first=[False, True], factors=[32, 64, 128, 256], regularization=(.001, 30., 'log'), alpha=(.5, 100., 'log'), iterations=[5, 10, 15, 25], half_life=(1., 1000., 'log'))),
-    'BPR (implicit)': (bought_first(bpr), dict(first=False, factors=100, learning_rate=.01, regularization=.01, iterations=100),
-        dict(first=[False, True], factors=[32, 64, 100, 200], learning_rate=(.002, .2, 'log'), regularization=(.0005, .2, 'log'), iterations=[50, 100, 200, 400])),
-    'EASE (RecTools)': (bought_first(ease), dict(first=False, items=4000, regularization=500.), dict(first=[False, True], items=[1000, 2000, 4000, 6000], regularization=(.5, 2000., 'log'))),
-    'SASRec (RecTools)': (bought_first(sasrec), dict(first=False, factors=64, blocks=2, length=20, dropout=.2, learning_rate=.001, epochs=3, negatives=32),
-        dict(first=[False, True], factors=[32, 64], blocks=[1, 2], length=[10, 20], dropout=[.1, .2, .4], learning_rate=(.0005, .02, 'log'), epochs=[1, 2, 3, 5], negatives=[8, 32])),
+    'BM25 item-kNN (implicit)': made_for_films(bm25, dict(neighbours=20, k1=1.2, b=.75, half_life=1000.),
+        dict(neighbours=[10, 20, 50, 100, 200, 500], k1=(.05, 5., 'log'), b=(0., 1., 'even'), half_life=LONG)),
+    'cosine item-kNN (implicit)': made_for_films(cosine, dict(neighbours=20, half_life=1000.), dict(neighbours=[10, 20, 50, 100, 200, 500], half_life=LONG)),
+    'ALS (implicit)': made_for_films(als, dict(factors=64, regularization=.01, alpha=1., iterations=15, half_life=1000.),
+        dict(factors=[32, 64, 128, 256], regularization=(.001, 30., 'log'), alpha=(.5, 100., 'log'), iterations=[5, 10, 15, 25], half_life=LONG)),
+    'BPR (implicit)': made_for_films(bpr, dict(factors=100, learning_rate=.01, regularization=.01, iterations=100),
+        dict(factors=[32, 64, 100, 200], learning_rate=(.002, .2, 'log'), regularization=(.0005, .2, 'log'), iterations=[50, 100, 200, 400])),
+    'EASE (RecTools)': made_for_films(ease, dict(items=4000, regularization=500., half_life=1000.), dict(items=[1000, 2000, 4000, 6000], regularization=(.5, 2000., 'log'), half_life=LONG)),
+    'SASRec (RecTools)': made_for_films(sasrec, dict(factors=64, blocks=2, length=20, dropout=.2, learning_rate=.001, epochs=3, negatives=32),
+        dict(factors=[32, 64], blocks=[1, 2], length=[10, 20], dropout=[.1, .2, .4], learning_rate=(.0005, .02, 'log'), epochs=[1, 2, 3, 5], negatives=[8, 32])),
     'LightGBM, plain features': (lightgbm_plain, dict(candidates=60, neighbours=50, half_life=None, periods=1, trees=100, learning_rate=.1, leaves=31, min_leaf=20),
         dict(candidates=[30, 60, 100], neighbours=[20, 50, 200], half_life=DAYS, periods=[1, 2, 3], trees=[50, 100, 200, 400], learning_rate=(.01, .2, 'log'), leaves=[7, 15, 31, 63],
              min_leaf=[20, 100, 500, 2000])),

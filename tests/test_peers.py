@@ -67,8 +67,17 @@ def test_a_peer_answers_everybody_with_eligible_articles_and_twice_the_same(aske
 @pytest.mark.parametrize('name', [n for n in AT_HAND if 'first' in models.PEERS[n][1]])
 def test_a_peer_that_is_told_so_begins_with_what_was_bought(asked, name):
     q = models.Question.open(asked[0] / TUNE); answer, usual, _ = models.PEERS[name]
-    ids = answer(q, **usual | SMALL.get(name, {}) | dict(first=True)); own = models.bought(q); n = (own >= 0).sum(1)
+    ids = answer(q, **usual | SMALL.get(name, {}) | dict(first=True, first_half_life=5.)); own = models.bought(q, 5.); n = (own >= 0).sum(1)
     assert n.max() > 1 and all(np.array_equal(i[:m], o[:m]) for i, o, m in zip(ids, own, n))
+
+
+@pytest.mark.parametrize('name', [n for n in AT_HAND if 'half_life' in models.PEERS[n][1] and models.PEERS[n][0] not in (models.popularity, models.lightgbm_plain)])
+def test_what_is_forgotten_says_nothing(asked, name):
+    "With a half-life of a tenth of a day nothing is left of a purchase of three weeks ago: its buyer is told what sells, and nothing at random."
+    q = models.Question.open(asked[0] / TUNE); answer, usual, _ = models.PEERS[name]; days = q.interactions[:, 2]
+    last = np.full(q.n_users, -10 ** 6); np.maximum.at(last, q.interactions[:, 0], days); gone = q.known.copy(); gone[gone] = q.asof - last[q.users[gone]] > 20
+    own = answer(q, **usual | SMALL.get(name, {}) | dict(half_life=.1)); assert gone.any() and (q.known & ~gone).any()
+    assert (own[gone] == own[~q.known][:1] if 'repurchase' in name else own[gone] == -1).all() and (own[q.known & ~gone] >= 0).any()
 
 
 def test_popularity_counts_buyers_of_each_day(asked):
