@@ -17,7 +17,7 @@ from .evaluation import Question, two_stage
 from .features import FeatureGraph, open_feature_graph
 from .metrics import average_precision
 from .ranking import open_ranker
-from .retrieval import History, run_graph
+from .retrieval import COLUMNS, History, run_graph
 from .sources import Snapshot, open_snapshot
 from .split import labels, open_plan
 
@@ -34,7 +34,7 @@ def same_candidates(
     theirs = recommender.customers([recommender.customer_ids[u] for u in users])
     ours, shipped = snapshot.retriever().candidates(history), recommender.candidates(theirs)
     differ = lambda a, b: int((~(np.equal(a, b) | (np.isnan(a) & np.isnan(b)) if a.dtype.kind == 'f' else np.equal(a, b))).reshape(len(a), -1).any(1).sum())
-    return dict(customers=len(users), history=sum(differ(getattr(history, f), getattr(theirs, f)) for f in History.__dataclass_fields__),
+    return dict(customers=len(users), history=sum(differ(getattr(history, f), getattr(theirs, f)) for f in COLUMNS),
                 ids=differ(ours.ids, shipped.ids), scores=differ(ours.scores, shipped.scores))
 
 # %% ../nbs/75_acceptance.ipynb #4ad6561c

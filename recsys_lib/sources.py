@@ -6,9 +6,9 @@
 __all__ = ['SourceSettings', 'daily_sales', 'channel_sales', 'buyers_of', 'popularity', 'top_items', 'top_in_groups',
            'share_in_group', 'baskets_of', 'basket_pairs', 'nearest', 'copurchase', 'linear_neighbours', 'variants',
            'content_neighbours', 'from_alikes', 'of_others', 'expected_sales', 'draw_hidden', 'hide', 'shrunk_mean',
-           'bought_again', 'item_statistics', 'user_histories', 'Snapshot', 'Known', 'added_arrays', 'content_arrays',
-           'fit_snapshot', 'save_snapshot', 'load_snapshot', 'offered_articles', 'learn_snapshot', 'open_snapshot',
-           'source_recall']
+           'bought_again', 'item_statistics', 'place_in_history', 'user_histories', 'bought_earlier', 'Snapshot',
+           'Known', 'added_arrays', 'content_arrays', 'fit_snapshot', 'save_snapshot', 'load_snapshot',
+           'offered_articles', 'learn_snapshot', 'open_snapshot', 'source_recall']
 
 # %% ../nbs/45_sources.ipynb #817f0982
 from copy import copy
@@ -326,6 +326,12 @@ def item_statistics(
     return np.stack(list(stats.values()), 1).astype(np.float32), list(stats)
 
 # %% ../nbs/45_sources.ipynb #41b594bd
+def place_in_history(
+    user: np.ndarray,  # (rows,) int, in order
+) -> np.ndarray:  # (rows,) int64: 0 for the first row of a customer, 1 for the next
+    "Which of a customer's rows each row is."
+    return np.arange(len(user)) - np.searchsorted(user, user)
+
 def user_histories(
     dataset: Dataset,
     asof: int,
@@ -334,13 +340,23 @@ def user_histories(
 ) -> Histories:
     "The last interactions of each customer before `asof`, newest first. Of one day they are in the order of the dataset, which a query with a join may lose."
     day, user, item, price, channel = columns(dataset.before(asof), 'day', 'user_idx', 'item_idx', 'price', 'channel')
-    order = np.lexsort((-day, user)); order = order[~np.isin(item[order], hidden)]; user = user[order]
-    keep = np.arange(len(user)) - np.searchsorted(user, user) < length
-    order, user = order[keep], user[keep]
+    order = np.lexsort((-day, user)); order = order[~np.isin(item[order], hidden)]
+    order = order[place_in_history(user[order]) < length]; user = user[order]
     n_users = dataset.n_users_at(asof)
     indptr = np.searchsorted(user, np.arange(n_users + 1)).astype(np.int64)
     static = dataset.user_frame[list(USER_COLUMNS)].to_numpy(np.float32)[:n_users]
     return Histories(indptr, item[order], day[order].astype(np.int32), np.nan_to_num(price[order]).astype(np.float32), channel[order], static)
+
+def bought_earlier(
+    dataset: Dataset,
+    asof: int,
+    length: int,  # N, as `user_histories` of the same date was asked
+) -> 'tuple[np.ndarray, np.ndarray]':  # (users + 1,) int64 indptr, (pairs,) int32 item_idx
+    "What each customer bought before the interactions in their history, each article once, in CSR form: who asks for nothing that was bought means these too."
+    day, user, item = columns(dataset.before(asof), 'day', 'user_idx', 'item_idx')
+    order = np.lexsort((-day, user)); order = order[place_in_history(user[order]) >= length]; n_items = dataset.n_items_at(asof)
+    user, item = np.divmod(np.unique(user[order].astype(np.int64) * n_items + item[order]), n_items)
+    return np.searchsorted(user, np.arange(dataset.n_users_at(asof) + 1)).astype(np.int64), item.astype(np.int32)
 
 # %% ../nbs/45_sources.ipynb #468f9520
 @dataclass

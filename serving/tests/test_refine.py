@@ -4,8 +4,7 @@ import json, os
 import numpy as np, pytest
 
 from recsys_lib.core import InputError, to_date
-from recsys_lib.refine import FILTERED, Filters, in_cart, just_viewed
-from recsys_lib.retrieval import PURCHASE
+from recsys_lib.refine import FILTERED, Filters, bought, in_cart, just_viewed
 from serving.app import create_app
 
 from .conftest import listed, pairs
@@ -34,7 +33,7 @@ def test_visitors_within_filters(client, recommender, visitors):
     for visitor in visitors[:150]:
         given, passing = draw(rng, recommender); k = int(rng.integers(1, 40)); history = recommender.visitors([visitor['items']], [visitor.get('age')])
         passing -= ids_of(recommender, in_cart(history))
-        if rng.random() < .5: given['exclude_bought'] = True; passing -= ids_of(recommender, history.item[history.kind == PURCHASE])
+        if rng.random() < .5: given['exclude_bought'] = True; passing -= {e['article_id'] for e in visitor['items'] if e.get('kind', 'purchase') == 'purchase'}
         found = listed(client.post('/recommend', json=dict(visitor, filters=given, k=k)).json); short += len(passing) < k
         assert {i for i, _ in found} <= passing and len(dict(found)) == len(found) == min(k, len(passing)), given
         assert [s for _, s in found] == sorted((s for _, s in found), reverse=True)
@@ -48,7 +47,7 @@ def test_customers_within_filters(client, recommender, customers):
         given, passing = draw(rng, recommender)
         if given.pop('in_stock', None): continue
         history = recommender.customers([customer])
-        if rng.random() < .5: given['exclude_bought'] = 'true'; passing -= ids_of(recommender, history.item)
+        if rng.random() < .5: given['exclude_bought'] = 'true'; passing -= ids_of(recommender, bought(history))
         answer = client.get(f'/recommend/{customer}', query_string=given).json
         assert {i for i, _ in listed(answer)} <= passing and len(listed(answer)) == min(12, len(passing)), given
 
@@ -89,8 +88,8 @@ def test_the_cart_is_not_recommended(client, recommender):
     plain = first(); most = recommender.settings.candidates
     assert not set(first(*(dict(article_id=i, kind='cart') for i in plain))) & set(plain)
     assert len(first(*(dict(article_id=i, kind='cart') for i in plain), k=most)) == min(most, len(recommender.catalogue) - 12)
-    bought = [dict(article_id=plain[0], kind='cart'), dict(article_id=plain[0], kind='purchase')]
-    assert plain[0] in first(*bought, k=most)  # it left the cart
+    left = [dict(article_id=plain[0], kind='cart'), dict(article_id=plain[0], kind='purchase')]
+    assert plain[0] in first(*left, k=most)  # it left the cart
 
 
 def test_what_was_viewed_stands_back(client, recommender, visitors):
