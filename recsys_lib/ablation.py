@@ -102,13 +102,13 @@ def fit_ranker(
     settings: RankerSettings,
     without: list,  # names of features that the trees must not use
     seed: int = 42,
-    meaningless: bool = False,  # permute the labels within lists; constraints alone would put first what sells, so there are none then
+    meaningless: bool = False,  # permute the labels within lists, as `seed` says; constraints alone would put first what sells, so there are none then
 ) -> lightgbm.Booster:
     "All of a given number of trees, trained on all periods."
     params = settings.lightgbm(names, seed, without)
     if not meaningless: return lightgbm.train(params, data, settings.trees)
-    label = np.array(data.construct().get_label()); params.pop('monotone_constraints')
-    data.set_label(permuted(label, np.diff(np.append(0, np.asarray(data.get_group()).cumsum())), np.random.default_rng(seed)))
+    params.pop('monotone_constraints'); lightgbm.train(params, data, 1)  # bins it, if nothing has yet, with these parameters
+    label = np.array(data.get_label()); data.set_label(permuted(label, np.diff(np.append(0, np.asarray(data.get_group()).cumsum())), np.random.default_rng(seed)))
     booster = lightgbm.train(params, data, settings.trees); data.set_label(label)
     return booster
 
@@ -158,8 +158,8 @@ class Bench:
 
     def data(self, *silent: str) -> lightgbm.Dataset: return lightgbm_dataset(self.parts(*silent), self.names)
 
-    def fit(self, data: lightgbm.Dataset, without: 'list | tuple' = (), **how: Any) -> lightgbm.Booster:
-        return fit_ranker(data, self.names, self.settings, [*naming(self.names), *without], self.seed, **how)
+    def fit(self, data: lightgbm.Dataset, without: 'list | tuple' = (), draw: int = 0, **how: Any) -> lightgbm.Booster:
+        return fit_ranker(data, self.names, self.settings, [*naming(self.names), *without], self.seed + draw, **how)
 
     def precision(self, booster: lightgbm.Booster, *silent: str) -> np.ndarray: return precision_of(two_stage(booster, self.graphs), self.dataset, self.snapshots(*silent), self.buyers)
 

@@ -18,7 +18,7 @@ from .als import open_factors
 from .clip import open_embeddings
 from .core import Run, partial_folder, stage, to_date
 from .data import ITEM_ATTRIBUTES, Dataset, open_dataset
-from .evaluation import Question, popular, source, two_stage
+from .evaluation import Question, in_parts, popular, source, two_stage
 from .features import FeatureGraph, bind, open_feature_graph, save_graph, snapshot_tables
 from .metrics import average_precision, bootstrap_interval, recall
 from .ranking import RankerSettings, open_ranker, train_ranker
@@ -72,8 +72,8 @@ def content_features(
 
 def content_alone(q: Question) -> np.ndarray:  # (B, k)
     "What looks like what somebody bought, and newcomers of whom much is expected, in turn; then what sells."
-    sources, history = q.snapshot.retriever().sources, q.history
-    return q.fill(union([s.propose(s.read(history), q.k)[0] for s in (sources[n] for n in CONTENT_SOURCES)], q.k)[0])
+    both = [q.snapshot.retriever().sources[n] for n in CONTENT_SOURCES]
+    return q.fill(in_parts(lambda h: union([s.propose(s.read(h), q.k)[0] for s in both], q.k)[0], q.history))
 
 # %% ../nbs/65_cold.ipynb #e21e43cb
 def by_group(

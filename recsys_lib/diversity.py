@@ -6,6 +6,7 @@
 __all__ = ['ranked', 'trade_off']
 
 # %% ../nbs/67_diversity.ipynb #3eecda62
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np

@@ -146,7 +146,7 @@ class EASE(Linear):
     "Each article from the others, by least squares."
     def __init__(self,
         ridge: float = 200.,  # lambda, in the units of squared weights
-        max_items: int = 5000,  # those with most buyers; 8 bytes times its square is held, twice
+        max_items: int = 5000,  # those with most buyers; 8 bytes times its square is held, three times at the peak
         min_buyers: int = 2,
     ):
         self.ridge, self.max_items, self.min_buyers = ridge, max_items, min_buyers
