@@ -11,6 +11,7 @@ from recsys_lib.core import InputError
 
 from .bundles import Bundles
 from .settings import read_settings, state_folder
+from .stock import Stock
 
 
 def options(argv=None):
@@ -40,7 +41,7 @@ def main(argv=None):
         (state / 'serving').unlink(missing_ok=True)  # of an earlier service: this one starts from a good bundle, or not at all
         counters = state / 'metrics'; shutil.rmtree(counters, ignore_errors=True); counters.mkdir()
         os.environ['PROMETHEUS_MULTIPROC_DIR'] = str(counters)  # read when prometheus_client is imported, which the workers do
-        Bundles(settings.bundle, state)  # verified here, so that the workers need not
+        Stock(settings.stock, Bundles(settings.bundle, state).recommender)  # verified here, so that the workers need not
     except InputError as e:
         print(f'error: {e}', file=sys.stderr)
         return 2

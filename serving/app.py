@@ -18,6 +18,7 @@ def create_app(test_config=None):
     app.request_class = search.UploadRequest
     app.config.from_mapping({k.upper(): v for k, v in settings if k not in ('api_keys', 'jwt_secret', 'admin_key')})
     app.json.sort_keys = app.json.ensure_ascii = False
+    app.url_map.converters['id'] = contract.Id
     app.url_map.merge_slashes = False  # would answer with a redirect, in HTML
     app.extensions['settings'] = settings
     own = None if settings.state else tempfile.TemporaryDirectory(prefix='lookbook-state-')  # goes when the application goes

@@ -5,6 +5,7 @@ that stand aside are asked about in one go (adaptive batching, as in Clipper, Cr
 what one by one would (`35_retrieval`), so an answer does not depend on its company.
 """
 import asyncio, contextvars, itertools, logging
+from concurrent.futures import ThreadPoolExecutor
 
 from greenlet import getcurrent, greenlet
 
@@ -28,6 +29,15 @@ async def aside(call, *args):
         except BaseException as e: said = one.throw(e)  # also when the client has gone: the call ends as if it had failed
         else: said = one.switch(result)
     return said
+
+
+POOL = ThreadPoolExecutor(1, 'aside')  # of a worker: it has a core
+
+
+def in_thread(call, *args):
+    "The result of a call that computes outside of Python for long (decoding, a model): in a thread, while the loop answers others. Outside of a call that may stand aside, at once."
+    if not isinstance(getcurrent(), Standing): return call(*args)
+    return getcurrent().parent.switch(asyncio.get_running_loop().run_in_executor(POOL, call, *args))
 
 
 class Batching:

@@ -29,7 +29,7 @@ class Bundles:
         self.address, self.state, self.watch, self.told = Path(address), Path(state), watch, told
         self.lock, self.refused, self.previous = threading.Lock(), None, None
         self.asked = collections.deque([''], maxlen=REHEARSED)  # customers, '' for one who is unknown
-        self.recommender, self.switched = None, 0
+        self.recommender, self.switched, self.tried = None, 0, self.mark(self.address.resolve())
         folder = self.address.resolve()
         try: self.recommender = self.opened(folder)
         except InputError as e:
@@ -117,9 +117,9 @@ class Bundles:
         def look():
             stop = threading.Event()
             while not stop.wait(seconds):
-                folder = self.address.resolve()
-                if folder == self.following: continue
-                self.following = folder
+                folder = self.address.resolve(); mended = folder != self.recommender.folder and self.mark(folder) != self.tried
+                if folder == self.following and not mended: continue
+                self.following, self.tried = folder, self.mark(folder)
                 try: self.switch(folder)
                 except InputError: pass  # is logged, and told by /healthz
                 except OSError: log.exception('bundle switched, but the other workers could not be told')

@@ -43,7 +43,7 @@ class Filterable(BaseModel):
     price_max: float
 
 
-@route(bp, 'GET', '/items/<article_id>', path=Article, answer=Item, refuses=(404,), kept=True)
+@route(bp, 'GET', '/items/<id:article_id>', path=Article, answer=Item, refuses=(404,), kept=True)
 def item(article):
     "What is known of an article."
     r, i = recommender(), number(article); prices = r.arrays['price']
@@ -51,7 +51,7 @@ def item(article):
     return dict(article_id=article.article_id, **{c: t[i] for c, t in r.text.items()}, price=price, image=f'/items/{article.article_id}/image' if picture(article.article_id) else None)
 
 
-@route(bp, 'GET', '/items/<article_id>/image', path=Article, answer=None, media='image/jpeg', refuses=(404,))
+@route(bp, 'GET', '/items/<id:article_id>/image', path=Article, answer=None, media='image/jpeg', refuses=(404,))
 def image(article):
     "The picture of an article."
     number(article); found = picture(article.article_id)

@@ -35,7 +35,7 @@ class Companions(ForArticle):
     recommendations: list[Companion]
 
 
-@route(bp, 'GET', '/frequently_bought_together/<article_id>', path=Article, query=Beside, several=(*FILTERED, 'exclude'), answer=Companions, refuses=(404,), kept=True)
+@route(bp, 'GET', '/frequently_bought_together/<id:article_id>', path=Article, query=Beside, several=(*FILTERED, 'exclude'), answer=Companions, refuses=(404,), kept=True)
 def with_article(article, asked):
     "What is bought with an article: in how many baskets (support), how many times as often as by chance (lift), and whether that is evident or only expected."
     able_one = able(); item = number(article)

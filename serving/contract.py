@@ -6,12 +6,18 @@ from flask import Blueprint, Response, current_app, g, jsonify, request
 from flask_swagger_ui import get_swaggerui_blueprint
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from werkzeug.routing import BaseConverter
 
 from .bundles import recommender
 from .problems import TYPE as PROBLEM, Nothing, Problem, body, query, validate
 
 SCHEMAS = '#/components/schemas/{model}'
 bp = Blueprint('contract', __name__)
+
+
+class Id(BaseConverter):
+    "In an address, an id of the shop's: it may hold slashes and line breaks."
+    part_isolating, regex = False, '(?s:.+?)'
 
 
 def route(
@@ -57,10 +63,10 @@ def as_json(text, status): return Response(text, status, content_type='applicati
 
 
 def key_of(name, variables):
-    "What an answer depends on: the bundle, the address, what the visitor did since, what is in stock."
+    "What an answer depends on: the bundle, the address, whether a key was brought, what the visitor did since, what is in stock."
     stamp = current_app.extensions['events'].stamp(variables['customer_id']) if 'customer_id' in variables else 0
     if stamp is None: return None  # nobody knows what the visitor did
-    return recommender().version, name, request.environ['PATH_INFO'], request.environ['QUERY_STRING'], stamp, current_app.extensions['stock'].state()
+    return recommender().version, name, request.environ['PATH_INFO'], request.environ['QUERY_STRING'], g.get('who') is None, stamp, current_app.extensions['stock'].state()
 
 
 # -- the document

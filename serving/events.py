@@ -1,5 +1,5 @@
 """What visitors do: kept before it is acknowledged, and part of their next answer. In SQLite in the state folder, or in Redis."""
-import datetime, json, logging, sqlite3, threading, time
+import json, logging, sqlite3, threading, time
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ from recsys_lib.core import InputError, to_date
 from .bundles import recommender
 from .contract import route
 from .problems import Asked, Refused, error
+from .recommendations import DAY, Day
 
 bp = Blueprint('events', __name__)
 log = logging.getLogger('lookbook.events')
@@ -137,7 +138,7 @@ class Told(Asked):
     customer_id: str = Field(min_length=1, max_length=256, description='the id of a customer or of a visitor, at most 256 characters')
     article_id: str = Field(min_length=1, max_length=256, description='the id of an article, at most 256 characters')
     kind: Literal[tuple(KINDS)] = Field(description=f"one of {', '.join(KINDS)}")
-    date: datetime.date | None = Field(None, ge=datetime.date(1970, 1, 1), le=datetime.date(2099, 12, 31), description='a date, YYYY-MM-DD, from 1970 to 2099')
+    date: Day | None = Field(None, description=DAY)
     price: float | None = Field(None, ge=0, le=1e9, description='a number from 0 to 1e9, in the unit of the data')
     channel: int = Field(2, ge=0, le=127, description='an integer from 0 to 127, as in the data')
 

@@ -2,11 +2,13 @@
 
 granian's own WSGI reads a body inside that thread: a client that sends a byte a minute would stop the worker.
 """
-import asyncio, io, sys
+import asyncio, io, sys, time
 
 from .batching import aside
+from .metrics import CAME
 
 SECONDS = 20  # for a body to come in
+LEFT = 16  # times what is read of a body: so much more is passed over, for a client that is answered while it still sends sees a broken connection
 
 
 class Front:
@@ -24,14 +26,15 @@ class Front:
         if scope.method not in ('GET', 'HEAD') or 'content-length' in named or 'transfer-encoding' in named:
             try: body = await asyncio.wait_for(self.read(protocol), SECONDS)
             except (asyncio.TimeoutError, OSError, RuntimeError): return protocol.response_empty(408, [('connection', 'close')])
-        status, out, content = await aside(self.answer, self.environ(scope, headers, named, body))
+        status, out, content = await aside(self.answer, self.environ(scope, headers, named, body) | {CAME: time.perf_counter()})
         protocol.response_bytes(status, out, content)
 
     async def read(self, protocol) -> bytes:
         parts, n = [], 0
         async for part in protocol:
-            parts.append(part); n += len(part)
-            if n > self.most: break
+            if n <= self.most: parts.append(part)
+            n += len(part)
+            if n > LEFT * self.most: break
         return b''.join(parts)
 
     def environ(self, scope, headers, named, body) -> dict:

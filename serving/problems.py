@@ -84,7 +84,7 @@ def expected(found, model):
         model, = inner
     fields = model.model_fields
     if found['type'] == 'extra_forbidden': return f"one of {', '.join(fields)}" if fields else 'no parameters'
-    return last in fields and fields[last].description or found['msg'].removeprefix('Input should be ')
+    return last in fields and fields[last].description or found['msg'].removeprefix('Input should be ').removeprefix('Value error, expected ')
 
 
 def query(several=()):

@@ -61,7 +61,7 @@ class SomeCustomers(BaseModel):
     customers: list[str]
 
 
-@route(bp, 'GET', '/user_profile/<customer_id>', path=Customer, answer=Profile)
+@route(bp, 'GET', '/user_profile/<id:customer_id>', path=Customer, answer=Profile)
 def profile(customer):
     "What a customer did, as far back as recommendations look, and what that says of their taste."
     r = recommender(); events = current_app.extensions['events'].of(customer.customer_id)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from flask import Blueprint, current_app, g
-from pydantic import BaseModel, Field, PlainValidator, ValidationError, ValidationInfo, WithJsonSchema, WrapValidator, field_validator
+from pydantic import AfterValidator, BaseModel, Field, PlainValidator, ValidationError, ValidationInfo, WithJsonSchema, WrapValidator, field_validator
 from pydantic_core import PydanticCustomError
 
 from recsys_lib.bundle import KINDS, Recommender
@@ -12,6 +12,7 @@ from recsys_lib.core import InputError
 from recsys_lib.refine import FILTERED, Filters
 from recsys_lib.retrieval import SIMILAR_BY
 
+from .access import with_key
 from .bundles import recommender
 from .contract import route
 from .problems import Asked, Refused, error
@@ -103,7 +104,7 @@ class Filtered(Asked):
 class Wish(Asked):
     "How a list should be."
     diversity: float = Field(0., ge=0, le=1, description='a number from 0 to 1')
-    explain: bool = Field(False, description='true or false')
+    explain: bool = Field(False, description='true or false; of a customer by id for holders of a key, and in demo mode')
 
 
 class CustomersWish(Filtered, Wish, Top): "In a query, filters are parameters beside the others."
@@ -116,10 +117,19 @@ class Alike(Beside):
     by: Literal[tuple(SIMILAR_BY)] = Field('both', description=f"one of {', '.join(SIMILAR_BY)}")
 
 
+def not_ahead(day):
+    "Nobody has done anything yet that is dated after tomorrow (somewhere it is that already): all that they did would look ages old beside it."
+    if day > datetime.date.today() + datetime.timedelta(1): raise ValueError
+    return day
+
+
+Day = Annotated[datetime.date, Field(ge=datetime.date(1970, 1, 1)), AfterValidator(not_ahead)]
+DAY = 'a date, YYYY-MM-DD, from 1970 to tomorrow'
+
+
 class Event(Article):
     "Something that a visitor did."
-    date: datetime.date | None = Field(None, ge=datetime.date(1970, 1, 1), le=datetime.date(2099, 12, 31),  # None: the bundle's
-                                       description='a date, YYYY-MM-DD, from 1970 to 2099')
+    date: Day | None = Field(None, description=DAY)  # None: the bundle's
     kind: Literal[tuple(KINDS)] = Field('purchase', description=f"one of {', '.join(KINDS)}")
     price: float | None = Field(None, ge=0, le=1e9, description='a number from 0 to 1e9, in the unit of the data')  # None: the usual one
     channel: int = Field(2, ge=0, le=127, description='an integer from 0 to 127, as in the data')  # H&M: 1 store, 2 online
@@ -233,9 +243,10 @@ class ForArticle(List):
     article_id: str
 
 
-@route(bp, 'GET', '/recommend/<customer_id>', path=Customer, query=CustomersWish, several=(*FILTERED, 'exclude'), answer=ForCustomer, kept=True)
+@route(bp, 'GET', '/recommend/<id:customer_id>', path=Customer, query=CustomersWish, several=(*FILTERED, 'exclude'), answer=ForCustomer, kept=True)
 def for_customer(customer, wish):
     "The best articles for a customer, or for a visitor whose events came in; what sells, marked by `known: false`, for one of whom nothing is known."
+    if wish.explain: with_key()  # reasons name what a customer did, as their profile does
     asked = recommender(); events = current_app.extensions['events'].of(customer.customer_id)
     known = asked.user_index(customer.customer_id) >= 0
     if known: current_app.extensions['bundles'].asked.append(customer.customer_id)
@@ -263,7 +274,7 @@ def predict(judge):
     return dict(known=known, bundle=asked.version, asof=asked.manifest['asof'], scores=[dict(article_id=a, score=float(s) if np.isfinite(s) else None) for a, s in zip(judge.candidates, scores)])
 
 
-@route(bp, 'GET', '/similar_items/<article_id>', path=Article, query=Alike, several=(*FILTERED, 'exclude'), answer=ForArticle, refuses=(404,), kept=True)
+@route(bp, 'GET', '/similar_items/<id:article_id>', path=Article, query=Alike, several=(*FILTERED, 'exclude'), answer=ForArticle, refuses=(404,), kept=True)
 def for_article(article, asked):
     "Articles like a given one: by look, by the behaviour of customers, or by both."
     ids, scores = recommender().similar_items([number(article)], asked.k, asked.by, allowed(asked))

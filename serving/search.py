@@ -12,6 +12,7 @@ from recsys_lib.core import InputError
 from recsys_lib.search import LONGEST_QUERY, MODES, MOST, UNLEARNED
 from recsys_lib.towers import open_image
 
+from .batching import in_thread
 from .bundles import recommender
 from .contract import route
 from .problems import Asked, Refused, error
@@ -77,8 +78,9 @@ FORM = dict(type='object', required=['image'], properties=dict(image=dict(type='
 @route(bp, 'POST', '/search/image', query=UpTo, answer=Found, form=FORM, refuses=(404,))
 def for_image(asked):
     "The articles that look like an image: the file `image` of a multipart form."
-    ids, scores = able(learned=True).search_image([uploaded()], asked.k)
-    return answer(recommender(), ids[0], scores[0])
+    asked_of, data, most = able(learned=True), uploaded(), current_app.config['MAX_PIXELS']
+    ids, scores = in_thread(lambda: asked_of.search_image([decoded(data, most)], asked.k))  # a large image takes as long as a hundred answers
+    return answer(asked_of, ids[0], scores[0])
 
 
 def able(learned: bool) -> Recommender:
@@ -91,18 +93,17 @@ def able(learned: bool) -> Recommender:
 def answer(recommender, ids, scores): return dict(bundle=recommender.version, results=listed(recommender, ids, scores))
 
 
-def uploaded() -> Image.Image:
-    "The uploaded image, decoded. Raises `Refused`: for what is no form, for other fields, for what is no image or an outsized one."
+def uploaded() -> bytes:
+    "The uploaded file. Raises `Refused` for what is no form, and for other fields."
     request.max_content_length = current_app.config['MAX_IMAGE_BYTES']
     if request.mimetype != 'multipart/form-data': raise Refused(415, error('header', 'Content-Type', f"multipart/form-data, got {request.mimetype[:80] or 'none'}"))
     fields = [*request.form.items(multi=True), *request.files.items(multi=True)]
     if [name for name, _ in fields] != ['image'] or 'image' not in request.files: raise Refused(422, error('body', 'image', f'a form with one field, image, that is {IMAGE}'))
-    return decoded(request.files['image'].stream.getvalue())
+    return request.files['image'].stream.getvalue()
 
 
-def decoded(data: bytes) -> Image.Image:
-    "An image of one of the formats, of at most so many pixels. The size is looked at before anything is decoded."
-    most = current_app.config['MAX_PIXELS']
+def decoded(data: bytes, most: int) -> Image.Image:
+    "An image of one of the formats, of at most so many pixels. The size is looked at before anything is decoded. Raises `Refused`."
     def refused(why): return Refused(422, error('body', 'image', why))
     with warnings.catch_warnings():
         warnings.simplefilter('error', Image.DecompressionBombWarning)

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
 
     watch_seconds: float = Field(1., gt=0, le=3600, description='how often the link to the bundle is looked at')
     log_level: str = Field('INFO', pattern='^(DEBUG|INFO|WARNING|ERROR)$', description='one of DEBUG, INFO, WARNING, ERROR')
-    max_content_length: int = Field(256 * 1024, ge=1024, le=2 ** 30, description="bytes of a request's body")
+    max_content_length: int = Field(512 * 1024, ge=1024, le=2 ** 30, description="bytes of a request's body")
     max_image_bytes: int = Field(8 * 1024 * 1024, ge=1024, le=2 ** 30, description="bytes of a request's body that brings an image")
     max_pixels: int = Field(20_000_000, ge=64, le=10 ** 9, description='pixels of an image; decoded, one with transparency takes 16 bytes each for a moment')
 
@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     def is_a_rate(cls, rate):
         if rate: import limits; limits.parse(rate)
         return rate
+
+    @field_validator('redis_url')
+    def is_an_address(cls, url):
+        if url: import redis; redis.connection.parse_url(url)
+        return url
 
     @classmethod
     def settings_customise_sources(cls, settings_cls, init_settings, env_settings, **_):

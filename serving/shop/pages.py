@@ -106,7 +106,7 @@ def personal() -> dict:
     return dict(mine=mine, because=similar, taste=profile.said.get('taste') or {})
 
 
-@bp.post('/shop/like/<article_id>')
+@bp.post('/shop/like/<id:article_id>')
 def like(article_id):
     "More of this, please: the page changes at once."
     noted = tell('click', article_id)
@@ -116,7 +116,7 @@ def like(article_id):
 
 # -- an article
 
-@bp.get('/shop/article/<article_id>')
+@bp.get('/shop/article/<id:article_id>')
 def article(article_id):
     item = ask('GET', 'items', article_id)
     if not item.ok: return no_article(item)
@@ -131,7 +131,7 @@ def article(article_id):
 def no_article(item): return refusal(item, 'We do not have this article', 'There is none of this number in the catalogue.' if item.status == 404 else '')
 
 
-@bp.get('/shop/image/<article_id>')
+@bp.get('/shop/image/<id:article_id>')
 def image(article_id):
     "The picture of an article; where there is none, a swatch of its colour with what it is."
     found = ask('GET', 'items', article_id, 'image')
@@ -147,7 +147,7 @@ def image(article_id):
 def search():
     words = request.args.get('q', '').strip()
     if not words: return page('results.html', words='', found=None)
-    if ask('GET', 'items', words).ok: return redirect(url_for('.article', article_id=words))  # who types an article's number wants that article
+    if ask('GET', 'items', words).said.get('article_id') == words: return redirect(url_for('.article', article_id=words))  # who types an article's number wants that article
     found = ask('GET', 'search', parameters=[('q', words), ('k', GRID)])
     return page('results.html', words=words, found=found), 200 if found.ok else found.status
 
@@ -200,7 +200,7 @@ def cart_again(noted=None, said=''):
     return render_template('cart_part.html', part=True, noted=noted, said=said, visitor=g.visitor, service=service().said, **cart_parts())
 
 
-@bp.post('/shop/cart/add/<article_id>')
+@bp.post('/shop/cart/add/<id:article_id>')
 def add(article_id):
     if article_id in g.visitor.cart: return added(article_id)
     item = ask('GET', 'items', article_id)
@@ -214,10 +214,10 @@ def added(article_id, noted=None, name='It'):
     return cart_again(noted, f'{name} is in your cart.')
 
 
-@bp.post('/shop/cart/remove/<article_id>')
+@bp.post('/shop/cart/remove/<id:article_id>')
 def remove(article_id):
-    change(cart=[a for a in g.visitor.cart if a != article_id])
-    return cart_again(said='It is out of your cart.')
+    noted = tell('remove_from_cart', article_id) if article_id in g.visitor.cart else None; change(cart=[a for a in g.visitor.cart if a != article_id])
+    return cart_again(noted, said='It is out of your cart.')
 
 
 @bp.post('/shop/cart/buy')
@@ -258,7 +258,8 @@ def refusal(answer: Answer, title='That did not work', text=''):
 
 
 def message(title, text, status):
-    "A page that says something; who found nothing is shown what sells."
+    "A page that says something; who found nothing is shown what sells. A script that asked for a part is told the words."
+    if wanted_part(): return Response(f'{title}. {text}', status, content_type='text/plain; charset=utf-8')
     return page('message.html', title=title, text=text, trending=ask('GET', 'trending', parameters=limited(RAIL)) if status == 404 else None), status
 
 

@@ -45,7 +45,10 @@ new MutationObserver(() => {
   clearTimeout(timer)
   if (status.textContent) timer = setTimeout(() => { status.textContent = '' }, 6000)
 }).observe(status, { childList: true, characterData: true, subtree: true })
-document.body.addEventListener('htmx:responseError', () => say('That did not work. Please try again.'))
+document.body.addEventListener('htmx:responseError', e => {
+  const xhr = e.detail.xhr, told = (xhr.getResponseHeader('Content-Type') || '').startsWith('text/plain')
+  say(told ? xhr.responseText : 'That did not work. Please try again.')
+})
 document.body.addEventListener('htmx:sendError', () => say('The shop cannot be reached.'))
 document.body.addEventListener('htmx:afterSettle', e => {
   if (document.activeElement !== document.body) return

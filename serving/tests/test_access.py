@@ -5,6 +5,8 @@ import jwt, pytest
 
 from recsys_lib.core import InputError
 from serving.app import create_app
+from serving.shop.pages import EXPLAINED
+from serving.shop.visitor import COOKIE, read
 
 KEY, SECRET = 'a key of sixteen characters', 'a secret of at least thirty-two characters'
 
@@ -32,6 +34,16 @@ def test_profiles_are_closed_without_a_key(bundle, customers):
     assert make(bundle).get(address).status_code == 401 and make(bundle).get('/customers').status_code == 401
     keyed = make(bundle, API_KEYS=KEY); assert keyed.get(address, headers={'X-API-Key': KEY}).status_code == 200 and keyed.get('/customers', headers={'X-API-Key': KEY}).status_code == 403
     demo = make(bundle, DEMO=True); assert demo.get(address).json['known'] is True and demo.get('/customers?k=3').status_code == 200
+
+
+def test_reasons_of_a_customer_are_as_closed_as_the_profile(bundle, customers):
+    "They name what was bought. Of somebody who says themselves what they did, they are open; and an answer that was kept for the shop window is not given to others."
+    address = f'/recommend/{customers[0]}?explain=true'; client = make(bundle)
+    assert client.get(address).status_code == 401 and client.get(address.partition('?')[0]).status_code == client.post('/recommend', json=dict(items=[], explain=True)).status_code == 200
+    assert make(bundle, DEMO=True).get(address).json['recommendations'][0]['why']
+    keyed = make(bundle, API_KEYS=KEY); assert keyed.get(address, headers={'X-API-Key': KEY}).json['recommendations'][0]['why'] and keyed.get(address).status_code == 401
+    article = client.get(address.partition('?')[0]).json['recommendations'][0]['article_id']; assert 'Why this is recommended' in client.get(f'/shop/article/{article}').text  # their own, to a visitor of the shop
+    who = read(client.get_cookie(COOKIE).value).visitor; assert client.get(f'/recommend/{who}?k={EXPLAINED}&explain=true').status_code == 401  # the same question, which the shop had answered
 
 
 def test_rates(bundle):

@@ -1,10 +1,10 @@
 """Requests that wait together: asked about in one go, answered each with its own, failing and going away alone."""
-import asyncio, contextvars, types
+import asyncio, contextvars, threading, types
 
 import numpy as np, pytest
 
 from recsys_lib.retrieval import PURCHASE, history_of
-from serving.batching import MOST, Batching, aside
+from serving.batching import MOST, Batching, aside, in_thread
 
 WHOSE = contextvars.ContextVar('whose')
 
@@ -55,6 +55,18 @@ def test_one_that_fails_fails_alone(model, caplog, kind, told):
     async def several(): return await asyncio.gather(*(aside(view, model, item) for item in (1, 13, 2)), return_exceptions=True)
     one, failed, two = asyncio.run(several())
     assert (one, two) == (1, 2) and isinstance(failed, told) and 'one by one' in caplog.text
+
+
+def test_what_takes_long_lets_others_pass(model):
+    "A call in a thread, and nobody waits for it; what it raises is raised where it was asked for."
+    began, go, order = threading.Event(), threading.Event(), []
+    def slow(): began.set(); assert go.wait(30); raise ValueError('none')
+    def upload():
+        try: in_thread(slow)
+        except ValueError as e: order.append(str(e))
+    def quick(): assert began.wait(30) and view(model, 7) == 7; order.append('quick'); go.set()
+    async def both(): await asyncio.gather(aside(upload), aside(quick))
+    asyncio.run(both()); assert order == ['quick', 'none'] and in_thread(lambda: 5) == 5
 
 
 def test_a_client_that_goes_leaves_nothing_behind(model):

@@ -95,6 +95,18 @@ def test_the_link_is_followed(shelf, bundle, tmp_path):
     point(bundle.name); wait(app, bundle=bundle.name, refused=None)
 
 
+def test_a_bundle_that_was_refused_is_tried_again_once_it_is_mended(shelf, bundle, tmp_path):
+    app = create_app(dict(BUNDLE=str(shelf / 'current'), STATE=str(tmp_path / 'state'))); said = lambda: app.test_client().get('/healthz').json; bundles = app.extensions['bundles']
+    tried = []; opened = bundles.opened; bundles.opened = lambda folder: tried.append(folder.name) or opened(folder); bundles.follow(.02)
+    def until(what):
+        end = time.monotonic() + 60
+        while not what(): assert time.monotonic() < end; time.sleep(.02)
+    (shelf / '.new').symlink_to('corrupt'); (shelf / '.new').rename(shelf / 'current'); until(lambda: said()['refused'])
+    time.sleep(.3); assert tried == ['corrupt'] and said()['bundle'] == bundle.name  # as long as it stays as it is, once
+    path = shelf / 'corrupt/als_factors.npy'; data = bytearray(path.read_bytes()); data[-1] ^= 1; path.write_bytes(data); until(lambda: said()['bundle'] == 'corrupt')
+    assert said()['refused'] is None
+
+
 def test_whatever_is_wrong_with_a_bundle_a_worker_that_starts_later_answers_from_the_good_one(shelf, bundle, tmp_path):
     "Sealed, and yet no ranker in it: what ONNX Runtime says of that is no error of ours."
     settings = dict(BUNDLE=str(shelf / 'current'), STATE=str(tmp_path / 'state')); create_app(settings).extensions['bundles'].note()

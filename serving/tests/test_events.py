@@ -1,6 +1,7 @@
 """What visitors do is kept before it is acknowledged, and is part of their next answer: in SQLite, and in a real Redis."""
-import json, multiprocessing, os, shutil, subprocess, time
+import datetime, json, multiprocessing, os, shutil, subprocess, time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
 import pytest
 
@@ -88,11 +89,26 @@ def test_the_next_answer_reflects_an_event(service, recommender, customers):
         assert listed(client.get(f'/recommend/{who}').json) != listed(before)
 
 
+def test_what_was_taken_out_of_the_cart_was_never_in_it(service, recommender):
+    client = service.test_client(); who = f'away-{os.urandom(4).hex()}'; first, other = (r['article_id'] for r in client.get(f'/recommend/{who}?k=2').json['recommendations'])
+    def told(article, kind): assert client.post('/events', json=dict(events=[dict(customer_id=who, article_id=article, kind=kind)])).status_code == 202; return client.get(f'/recommend/{who}').json
+    before = told(other, 'purchase'); there = first in [i for i, _ in listed(before)]
+    assert there and first not in [i for i, _ in listed(told(first, 'cart'))] and listed(told(first, 'remove_from_cart')) == listed(before)
+    assert [h['kind'] for h in client.get(f'/user_profile/{who}').json['history']] == ['purchase']
+
+
+def test_an_id_may_have_a_slash(service, recommender):
+    client = service.test_client(); who = f'a/b/{os.urandom(4).hex()}'
+    assert client.post('/events', json=dict(events=[dict(customer_id=who, article_id=recommender.article_ids[3], kind='purchase')])).status_code == 202
+    answer = client.get('/recommend/' + quote(who, safe='')).json; assert answer['customer_id'] == who and answer['known'] is True
+    assert client.get('/user_profile/' + quote(who, safe='')).json['history'][0]['article_id'] == recommender.article_ids[3] and client.get('/items/0123%2F456').status_code == 404
+
+
 def test_events_that_are_refused(service, recommender):
     "With the field; and nothing of a request is kept if a part of it is wrong."
     client = service.test_client(); who = f'refused-{os.urandom(4).hex()}'; good = dict(customer_id=who, article_id=recommender.article_ids[0], kind='view')
     for change, field in ((dict(article_id='x'), 'events[1].article_id'), (dict(kind='steal'), 'events[1].kind'), (dict(price=-1), 'events[1].price'), (dict(customer_id=''), 'events[1].customer_id'),
-                          (dict(customer_id='x' * 257), 'events[1].customer_id'), (dict(date='soon'), 'events[1].date'), (dict(date='2100-01-01'), 'events[1].date'), (dict(channel=200), 'events[1].channel'), (dict(more=1), 'events[1].more')):
+                          (dict(customer_id='x' * 257), 'events[1].customer_id'), (dict(date='soon'), 'events[1].date'), (dict(date=(datetime.date.today() + datetime.timedelta(2)).isoformat()), 'events[1].date'), (dict(date='1969-12-31'), 'events[1].date'), (dict(channel=200), 'events[1].channel'), (dict(more=1), 'events[1].more')):
         answer = client.post('/events', json=dict(events=[good, {**good, **change}]))
         assert answer.status_code == 422 and [e['field'] for e in json.loads(answer.text)['errors']] == [field]
     for body in (dict(events=[]), dict(events=[good] * 1001), dict(), dict(events=good)): assert client.post('/events', json=body).status_code == 422

@@ -126,8 +126,8 @@ def test_too_large(client, app, chunked):
     refused(post(fits + b'  '), 413, 'body', f'at most {most:,} bytes')
 
 
-@pytest.mark.parametrize('address', ['/nope', '/recommend/', '/recommend/a/b', '//recommend/a', '/similar_items', '/similar_items/', '/static/x', '/healthz/',
-                                     '/recommend/..%2f..%2fetc%2fpasswd', '/' + 'x' * 5000])
+@pytest.mark.parametrize('address', ['/nope', '/recommend/', '//recommend/a', '/similar_items', '/similar_items/', '/static/x', '/healthz/',
+                                     '/items/..%2f..%2fetc%2fpasswd', '/items/..%2f..%2fetc%2fpasswd/image', '/' + 'x' * 5000])
 def test_addresses(client, address): refused(client.get(address), 404)
 
 

@@ -164,7 +164,9 @@ def test_cart(browser):
     assert state(browser).cart == shown[:2] and looks.price(sum(p for p in prices if p is not None)) in text
     assert (rail(text, 'outfit') or []) == [r['article_id'] for r in browser.post('/complete_the_outfit', json=dict(items=shown[:2], k=12)).json['recommendations']]
     post(browser, f'/shop/cart/add/{shown[0]}'); assert state(browser).cart == shown[:2]  # once
+    assert {h['article_id'] for h in browser.get(f'/user_profile/{me}').json['history'] if h['kind'] == 'cart'} == set(shown[:2])
     assert f'id="cart"' in post(browser, f'/shop/cart/remove/{shown[0]}', headers={'HX-Request': 'true'}).text and state(browser).cart == shown[1:2]
+    assert {h['article_id'] for h in browser.get(f'/user_profile/{me}').json['history'] if h['kind'] == 'cart'} == set(shown[1:2])  # the service knows, too
     assert post(browser, '/shop/cart/buy').location == '/?done=bought' and state(browser).cart == []
     assert browser.get(f'/user_profile/{me}').json['history'][0]['kind'] == 'purchase' and 'Because you bought' in browser.get('/').text
     assert post(browser, '/shop/cart/add/nope').status_code == 404
@@ -184,6 +186,7 @@ def test_preferences_of_another_catalogue(browser):
 def test_a_cart_has_an_end(browser, recommender):
     browser.get('/'); browser.set_cookie(COOKIE, changed(state(browser), cart=[recommender.article_ids[i] for i in range(CART)]).text())
     assert post(browser, f'/shop/cart/add/{recommender.article_ids[CART]}').status_code == 409 and len(state(browser).cart) == CART
+    part = post(browser, f'/shop/cart/add/{recommender.article_ids[CART]}', headers={'HX-Request': 'true'}); assert part.mimetype == 'text/plain' and part.text.startswith('The cart is full. It holds')
 
 
 def test_what_left_the_catalogue_leaves_the_cart(browser, recommender):
