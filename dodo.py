@@ -671,6 +671,17 @@ def differing(a, b):
     return [key for key in {**a, **b} if a.get(key) != b.get(key)]
 
 
+def paired(a, b):
+    """model -> by how much B's is ahead of A's, with the 95 % interval, on the same customers: two intervals that overlap say nothing of the difference. Empty where the runs were asked
+    about others, or did not keep what they said of each."""
+    files = [run.folder / 'evaluation/customers.parquet' for run in (a, b)]
+    if a.data != b.data or a.tested() != b.tested() or not all(f.exists() for f in files): return {}
+    import pandas as pd
+    from recsys_lib.metrics import paired_interval
+    key = ['model', 'asof', 'user_idx']; x, y = (pd.read_parquet(f, columns=[*key, 'MAP@12']) for f in files); both = x.merge(y, on=key, validate='one_to_one')
+    return {model: tuple(float(v[0]) for v in paired_interval(rows['MAP@12_y'].to_numpy(), rows[['MAP@12_x']].to_numpy(), rows.user_idx.to_numpy())) for model, rows in both.groupby('model')}
+
+
 def compare(_):
     "Two runs side by side, from what they left on the disk: headline, parameters, data, code, times."
     a, b = Kept(run_named('RUN_A')), Kept(run_named('RUN_B'))
@@ -681,9 +692,12 @@ def compare(_):
     for name, run, head in zip('AB', (a, b), heads):
         if not head: print(f'{name} has no evaluation: {shown(run.folder)}/records/60_evaluation.json is missing or without a headline')
     if all(heads):
-        print('\nheadline, MAP@12 with its 95 % interval:')
+        ahead = paired(a, b); print('\nheadline, MAP@12 with its 95 % interval' + ('; the difference is paired, by customer:' if ahead else ':'))
+        def difference(model):
+            if model in ahead: return '{:+.5f} ({:+.5f} to {:+.5f})'.format(*ahead[model])
+            return f"{heads[1][model]['MAP@12'] - heads[0][model]['MAP@12']:+.5f}" if model in heads[0] and model in heads[1] else ''
         of = lambda row: f"{row['MAP@12']:.5f} ({row['MAP@12 low']:.5f} to {row['MAP@12 high']:.5f})" if row else ''
-        show([dict(model=m, A=of(heads[0].get(m)), B=of(heads[1].get(m)), difference=f"{heads[1][m]['MAP@12'] - heads[0][m]['MAP@12']:+.5f}" if m in heads[0] and m in heads[1] else '') for m in {**heads[0], **heads[1]}])
+        show([dict(model=m, A=of(heads[0].get(m)), B=of(heads[1].get(m)), difference=difference(m)) for m in {**heads[0], **heads[1]}])
     rows = [(stage, key, a.records[stage]['metrics'].get(key), b.records[stage]['metrics'].get(key)) for stage in a.records if stage in b.records
             for key in differing(a.records[stage]['metrics'], b.records[stage]['metrics'])]
     timed = lambda key: re.search('second|_ms|ms_|megabytes_of|cpu', key)

@@ -175,7 +175,7 @@ class BoughtTogether:
         return support, evident
 
     def scores(self, i: int) -> np.ndarray:  # (P,) float32; -inf for what is no answer
-        "The expected share of baskets with an article that have each article of the pool."
+        "What orders the articles of the pool beside an article: the estimate above; -inf for what is no answer."
         support, evident = self.seen(i); n = self.pairs.baskets[i] if 0 <= i < len(self.pairs) else 0
         score = self.outfit.scores(self.outfit.terms.known([i]), 'together').astype(float); share = np.exp(score - score.max(initial=0)); share /= share.sum() or 1
         return np.where((score > -np.inf) & (evident | self.fill), (support * evident + self.prior * share) / (n + self.prior), -np.inf).astype(np.float32)

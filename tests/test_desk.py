@@ -3,7 +3,9 @@ import ast, contextlib, importlib.util, json, os, re, subprocess, sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
+import numpy as np, pandas as pd, pytest
+
+from recsys_lib.metrics import paired_interval
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,6 +87,17 @@ def test_compare_says_what_differs(tmp_path):
     assert re.search(r"^40_als +factors +16 +64$", text.split('parameters that differ:')[1], re.M) and 'alpha' not in text
     assert 'code that differs: als\n' in text and 'packages that differ: numpy 1 | 2' in text
     assert re.search(r'^all +8.0 +20.0', text, re.M) and 'reading_seconds' not in text
+
+
+def test_compare_pairs_the_customers(tmp_path):
+    "The difference has the interval of a paired bootstrap: of two models that are nearly always of one mind it is narrow, whatever those of their means are."
+    a, b = make_run(tmp_path / 'a'), make_run(tmp_path / 'b', map12=.0625); rng = np.random.default_rng(0); user = np.repeat(np.arange(200), 2)
+    base = pd.DataFrame({'model': 'two-stage', 'asof': np.tile(['2020-09-16', '2020-09-23'], 200), 'user_idx': user, 'MAP@12': rng.random(400)}); better = base.assign(**{'MAP@12': base['MAP@12'] + rng.random(400) / 50})
+    for run, frame in ((a, base), (b, better.sample(frac=1, random_state=0))): (run / 'evaluation').mkdir(); frame.to_parquet(run / 'evaluation/customers.parquet')
+    d = better['MAP@12'] - base['MAP@12']; mean, low, high = (v[0] for v in paired_interval(better['MAP@12'].to_numpy(), base[['MAP@12']].to_numpy(), user)); assert np.isclose(mean, d.mean()) and 0 < low < mean < high < .02
+    code, text = dodo('compare', RUN_A=str(a), RUN_B=str(b)); assert code == 0 and 'paired, by customer' in text, text
+    told = re.search(r'^two-stage .*  \+(0\.\d{5}) \(\+(0\.\d{5}) to \+(0\.\d{5})\)$', text, re.M); assert np.allclose([float(v) for v in told.groups()], [mean, low, high], atol=1e-3), text
+    code, text = dodo('compare', RUN_A=str(a), RUN_B=str(make_run(tmp_path / 'other', data='def'))); assert 'paired' not in text
 
 
 def test_compare_of_a_run_with_itself_finds_nothing(tmp_path):
