@@ -214,10 +214,14 @@ def fit_factors(
     iterations: int = 15,
     alpha: float = 10.,
     half_life: float = 60.,
+    library: str = 'implicit',  # or 'torch', which takes fewer sweeps, and a GPU where there is one
     seed: int = 42,
 ) -> np.ndarray:  # (items sold before asof, F) float32
-    "The item factors as of a date."
-    return ALS(factors, regularization, iterations, seed).fit(confidence_matrix(dataset, asof, alpha, half_life)).item_factors
+    "The item factors as of a date. Raises `InputError` for another library."
+    if library not in ('implicit', 'torch'): raise InputError(f"library = {library!r}: expected implicit or torch")
+    device, budget = ('cuda', 50_000_000) if torch.cuda.is_available() else ('cpu', 1_000_000)
+    model = TorchALS(factors, regularization, iterations, seed, device=device, budget=budget) if library == 'torch' else ALS(factors, regularization, iterations, seed)
+    return model.fit(confidence_matrix(dataset, asof, alpha, half_life)).item_factors
 
 # %% ../nbs/40_als.ipynb #ec7a2833
 def learn_factors(
