@@ -155,6 +155,22 @@ def library_modules(source):
     return {path for path in paths if path.exists()}
 
 
+def tables_of(folder):
+    "Size and time of all files below a folder that may hold rows, images apart: file -> text."
+    found = {}
+    for place, folders, names in os.walk(folder):
+        if Path(place) == folder: folders[:] = [f for f in folders if f != 'images']
+        for path in (Path(place, n) for n in names if n.lower().endswith(('.csv', '.csv.gz', '.parquet'))):
+            about = path.stat(); found[str(path.relative_to(folder))] = f'{about.st_size} bytes, {about.st_mtime_ns}'
+    return found
+
+
+def images_of(folder):
+    "What changes with any of the images: how many, how large, the newest."
+    about = [e.stat() for place, _, _ in os.walk(folder / 'images') for e in os.scandir(place) if e.is_file()]
+    return f'{len(about)} files, {sum(a.st_size for a in about)} bytes, {max((a.st_mtime_ns for a in about), default=0)}'
+
+
 def code_of(path):
     "Hashes of the code that a notebook runs: its own cells, and the library modules that these import, directly or not."
     sources = [source for source, tags in code_cells(path) if 'parameters' not in tags]  # parameters count by value
@@ -268,8 +284,8 @@ class Pipeline:
         inputs = {name: content(self.stamp(name)) for name in self.after(stage) if self.stamp(name).exists()}
         if AFTER[stage] == [...]: inputs |= {f'{n}.ipynb': content(self.folder / f'{n}.ipynb') for n in self.after(stage) if (self.folder / f'{n}.ipynb').exists()}
         if self.data and stage == '10_data':
-            raw = [p for place in ('', '*/') for kind in ('csv', 'csv.gz', 'parquet') for p in self.data.glob(f'{place}*.{kind}')]
-            inputs |= {str(p.relative_to(self.data)): f'{p.stat().st_size} bytes, {p.stat().st_mtime_ns}' for p in raw}
+            inputs |= tables_of(self.data)
+        if self.data and stage in ('10_data', '30_clip'): inputs['images'] = images_of(self.data)
         values = {k: v for k, v in (self.declared[stage] | self.chosen[stage]).items() if k not in PIPELINE_SETS}
         if self.data and 'data_dir' in self.declared[stage]: values['data_dir'] = str(self.data)
         return json.loads(json.dumps(dict(code=code_of(self.notebook[stage]), parameter=values, input=inputs), default=str))
@@ -457,8 +473,9 @@ def end_with_parent():
 
 def alone(folder):
     "Hold a run's folder while this process lives: two runs of the same stages would write the same files."
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / '.lock', 'a')
+    try: folder.mkdir(parents=True, exist_ok=True); lock = open(folder / '.lock', 'a')
+    except OSError as error: raise Mistake(f"{shown(folder)}: cannot be written in ({error.strerror})") from None
+    if not os.access(folder, os.W_OK): raise Mistake(f"{shown(folder)}: cannot be written in")
     try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError: raise Mistake(f"{shown(folder)}: another `make run` is at work there") from None
     if any(folder.glob('*.partial.ipynb')): time.sleep(2)  # a run was killed: its kernel looks once a second, and ends

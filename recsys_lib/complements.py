@@ -359,7 +359,7 @@ def ask_similar(
     theirs = bought.padded()[known]; theirs = np.where(theirs == last[:, None], -1, theirs); some = (theirs >= 0).any(1); last, theirs, users = last[some], theirs[some], bought.users[known][some]
     active, rng = np.asarray(snapshot.arrays['pool']), np.random.default_rng(seed); top = np.asarray(snapshot.arrays['popularity_top'][0])
     lists = {by: retriever.similar(last, 100, by)[0] for by in ('both', 'behaviour', 'look')} if len(last) else {}
-    lists |= {'popularity': np.broadcast_to(top, (len(last), len(top))), 'shuffle': np.array([rng.choice(active, min(100, len(active)), replace=False) for _ in last], int).reshape(len(last), -1)}
+    lists |= {'popularity': np.broadcast_to(top, (len(last), len(top))), 'shuffle': np.array([rng.choice(active, min(100, len(active)), replace=False) for _ in last], int).reshape(len(last), min(100, len(active)))}
     def places(ids): hit = ((ids[:, :, None] == theirs[:, None, :]) & (ids[:, :, None] >= 0)).any(2); return np.where(hit.any(1), hit.argmax(1), np.inf)
     return {name: places(ids) for name, ids in lists.items()}, users
 

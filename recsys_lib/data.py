@@ -167,8 +167,10 @@ def find_files(
     "The CSV or Parquet files of a table. Raises `InputError` for a missing folder, or a missing or empty file."
     if not folder.is_dir(): raise InputError(f"{folder}: no such folder; expected one with {layout.file('articles')} and {layout.file('transactions_train')}")
     name = layout.files.get(table, table)
-    found = sorted(p for p in (folder / name).glob('*') if p.name.endswith(SUFFIXES)) if table == 'transactions_train' else []
-    found = found or [p for s in SUFFIXES if (p := folder / (name + s)).exists()][:1]
+    found = sorted(p for p in (folder / name).glob('*') if p.name.lower().endswith(SUFFIXES)) if table == 'transactions_train' else []
+    alone = [p for s in SUFFIXES if (p := folder / (name + s)).exists()]
+    if len(alone) + bool(found) > 1: raise InputError(f"{folder}: holds {', '.join(p.name for p in alone)}{f' and the folder {name}' if found else ''}; expected one of them, or it were not known which is meant")
+    found = found or alone
     if not found and table != 'customers': raise InputError(f"{folder / name}.csv: no such file (nor {', '.join(SUFFIXES[::2])}); the folder holds {', '.join(sorted(p.name for p in folder.iterdir())[:12]) or 'nothing'}. "
                                                               "Another shop's names go into the layout of a profile: see the README")
     for path in found:
@@ -359,7 +361,7 @@ def repaired(
 ) -> ibis.Table:  # the same
     "Ids with their leading zeros, and in lower case, where the layout says so; dates in ISO form, decimal points, and channels by number."
     change = {c: table[c].lower() for c in layout.lower if c in table.columns}
-    change |= {c: (table[c].length() < n).ifelse(table[c].lpad(n, '0'), table[c]) for c, n in layout.digits.items() if c in table.columns}
+    change |= {c: ((table[c].length() < n) & table[c].re_search('^[0-9]+$')).ifelse(table[c].lpad(n, '0'), table[c]) for c, n in layout.digits.items() if c in table.columns}
     if layout.date_format and 't_dat' in table.columns: change['t_dat'] = ibis.coalesce(try_strptime(table.t_dat, layout.date_format).cast('date').cast('string'), table.t_dat + '?')
     if layout.decimal == ',': change |= {c: table[c].contains('.').ifelse(table[c] + '?', table[c].replace(',', '.')) for c in DECIMALS if c in table.columns}
     if layout.channels and 'sales_channel_id' in table.columns: change['sales_channel_id'] = table.sales_channel_id.cases(*((str(name), str(number)) for name, number in layout.channels.items()), else_=table.sales_channel_id)

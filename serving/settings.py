@@ -1,5 +1,5 @@
 """What the service is told when it starts: by the environment, by a TOML file, checked at once."""
-import ipaddress, os
+import difflib, ipaddress, os
 from pathlib import Path
 from typing import Annotated
 
@@ -91,7 +91,10 @@ def readable(file):
 
 
 def read_settings(given: dict) -> Settings:
-    "Settings, those that are given before all others. Raises `InputError` that names the setting and what was expected."
+    "Settings, those that are given before all others. Raises `InputError` that names the setting and what was expected; also for a variable that is called nearly like one, for whoever mistypes a key wants it."
+    names = [f'LOOKBOOK_{field.upper()}' for field in Settings.model_fields]
+    for name in (n for n in os.environ if n.startswith('LOOKBOOK_') and n not in names):
+        if meant := difflib.get_close_matches(name, names, 1, .9): raise InputError(f'{name}: there is no such setting; expected {meant[0]}')
     try: return Settings(**given)
     except ValidationError as e: found = e.errors(include_url=False, include_input=False)[0]
     name = str(found['loc'][0]); field = Settings.model_fields.get({'REDIS_URL': 'redis_url'}.get(name, name))

@@ -1,5 +1,5 @@
 "What a person may get wrong: each mistake is told in one sentence that names the place, and no row is lost."
-import gzip, re
+import gzip, re, shutil
 
 import numpy as np
 import pandas as pd
@@ -223,6 +223,24 @@ def test_all_purchases_on_one_day(twin, copy_of, tmp_path):
     change_rows(folder, 'transactions_train.csv', lambda t: t.assign(t_dat='2020-09-20'))
     ingest(folder, tmp_path / 'data')
     with pytest.raises(InputError, match='at least 3 are needed'): plan_periods(Dataset(tmp_path / 'data'))
+
+
+def test_which_file_is_meant_is_known_or_asked(twin, copy_of, tmp_path):
+    "Not the first of two, with the rows of the other lost; and letters of an ending are of any size."
+    folder = copy_of(twin); table = folder / 'transactions_train.csv'; expected = ingest(folder, tmp_path / 'one')['fingerprint']
+    pd.read_csv(table, dtype=str).to_parquet(folder / 'transactions_train.parquet')
+    with pytest.raises(InputError, match='holds transactions_train.parquet, transactions_train.csv; expected one of them'): ingest(folder, tmp_path / 'two')
+    (folder / 'transactions_train.parquet').unlink(); (folder / 'transactions_train').mkdir(); shutil.copy(table, folder / 'transactions_train/ALL.CSV')
+    with pytest.raises(InputError, match='holds transactions_train.csv and the folder transactions_train; expected one of them'): ingest(folder, tmp_path / 'two')
+    table.unlink(); assert ingest(folder, tmp_path / 'two')['fingerprint'] == expected
+
+
+def test_zeros_go_before_numbers_alone(twin, copy_of, tmp_path):
+    "`SKU-6` is no number that lost its zeros."
+    folder = copy_of(twin)
+    sku = {a: f'SKU-{n}' for n, a in enumerate(pd.read_csv(folder / 'articles.csv', dtype=str).article_id)}
+    for name in ('articles.csv', 'transactions_train.csv'): frame = pd.read_csv(folder / name, dtype=str); frame.article_id = frame.article_id.map(sku); frame.to_csv(folder / name, index=False)
+    ingest(folder, tmp_path / 'data'); assert set(pd.read_parquet(tmp_path / 'data/items').article_id) == set(sku.values())
 
 
 def test_parquet_and_gzip_say_the_same_as_csv(twin, copy_of, tmp_path):

@@ -85,6 +85,11 @@ def test_settings_that_are_wrong(bundle, monkeypatch, setting, value, expected):
     assert 'short' not in str(e.value)
 
 
+def test_a_setting_that_is_nearly_one_is_no_setting(bundle, monkeypatch):
+    monkeypatch.setenv('LOOKBOOK_API_KEY', KEY)  # the service would be open to everybody
+    with pytest.raises(InputError, match='LOOKBOOK_API_KEY: there is no such setting; expected LOOKBOOK_API_KEYS'): make(bundle)
+
+
 def test_a_file_of_settings(bundle, tmp_path, monkeypatch):
     file = tmp_path / 'lookbook.toml'; monkeypatch.setenv('LOOKBOOK_CONFIG', str(file))
     file.write_text(f'demo = true\napi_keys = ["{KEY}"]\ncache_mb = 3\n')
