@@ -123,7 +123,7 @@ def test_reasons(client, recommender, visitors):
             assert [abs(f['effect']) for f in why['features']] == sorted((abs(f['effect']) for f in why['features']), reverse=True)
             assert all(h['article_id'] in did and h['pull'] > 0 and h['kind'] in ('purchase', 'view', 'cart') for h in why['history']) and len(why['history']) <= 3
     assert told
-    assert all(r['why']['history'] == [] for r in client.get('/recommend/nobody?explain=true').json['recommendations'])
+    assert all(r['why']['history'] == [] for r in client.post('/recommend', json=dict(items=[], explain=True)).json['recommendations'])
 
 
 def test_only_what_was_seen_is_explained(recommender):
