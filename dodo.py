@@ -165,6 +165,7 @@ def tables_of(folder):
     return found
 
 
+@cache  # a hundred thousand of them are asked about once: several stages and their freshness depend on it
 def images_of(folder):
     "What changes with any of the images: how many, how large, the newest."
     about = [e.stat() for place, _, _ in os.walk(folder / 'images') for e in os.scandir(place) if e.is_file()]

@@ -89,7 +89,7 @@ def spread(q, known, answers):
     return ids
 
 
-def bought(q, half_life=30.):
+def bought(q, half_life):
     "What the customers bought, by recency and number. (B, k) int32"
     return spread(q, q.known, best_of_rows(matrix(q, half_life)[q.users[q.known]], q.k))
 

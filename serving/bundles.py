@@ -29,8 +29,8 @@ class Bundles:
         self.address, self.state, self.watch, self.told = Path(address), Path(state), watch, told
         self.lock, self.refused, self.previous = threading.Lock(), None, None
         self.asked = collections.deque([''], maxlen=REHEARSED)  # customers, '' for one who is unknown
-        self.recommender, self.switched, self.tried = None, 0, self.mark(self.address.resolve())
         folder = self.address.resolve()
+        self.recommender, self.switched, self.tried = None, 0, self.mark(folder)
         try: self.recommender = self.opened(folder)
         except InputError as e:
             # A worker that is started anew while the link is on a bad bundle answers from the one that its siblings answer from.
@@ -117,8 +117,8 @@ class Bundles:
         def look():
             stop = threading.Event()
             while not stop.wait(seconds):
-                folder = self.address.resolve(); mended = folder != self.recommender.folder and self.mark(folder) != self.tried
-                if folder == self.following and not mended: continue
+                folder = self.address.resolve()
+                if folder == self.following and (folder == self.recommender.folder or self.mark(folder) == self.tried): continue  # one that was refused may have been mended
                 self.following, self.tried = folder, self.mark(folder)
                 try: self.switch(folder)
                 except InputError: pass  # is logged, and told by /healthz
