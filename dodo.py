@@ -82,11 +82,32 @@ def described(path):
     return [dict(parameter=name, type='any' if value is None else type(value).__name__, default=value, meaning=said.get(nodes[name].end_lineno, '')) for name, value in values.items()]
 
 
-def checked(where, key, value, default):
-    "A profile's value, if it is of the default's type. A whole number will do for a float; a default of None takes all."
+LIMIT = r'whole|(?:above|below) [\d.]+|[\d.]+ (?:or more|at most)'
+
+
+def limits(meaning):
+    "What a parameter's comment says of the number in brackets, as in (whole, 1 or more) or (above 0, 1 at most): text, or '' if it says nothing."
+    found = re.search(rf'\(((?:{LIMIT})(?:, (?:{LIMIT}))*)\)', meaning)
+    return found[1] if found else ''
+
+
+def within(value, said):
+    "Whether a number is what `limits` says."
+    if type(value) not in (int, float): return False
+    for limit in said.split(', '):
+        bound = float(re.sub('[^0-9.]', '', limit) or 0)
+        if not (type(value) is int if limit == 'whole' else value > bound if 'above' in limit else value < bound if 'below' in limit else value >= bound if 'more' in limit else value <= bound): return False
+    return True
+
+
+def checked(where, key, value, default, said=''):
+    "A profile's value, if it is of the default's type and each number in it is what `limits` says. A whole number will do for a float; a default of None takes all, and any parameter that has it takes None."
     expected = type(default)
-    if default is None or type(value) is expected or (expected is float and type(value) is int): return value
-    raise Mistake(f"{where}: {key} is {value!r} ({type(value).__name__}), expected {expected.__name__} as in the default {default!r}")
+    if not (default is None or type(value) is expected or (expected is float and type(value) is int)):
+        raise Mistake(f"{where}: {key} is {value!r} ({type(value).__name__}), expected {expected.__name__} as in the default {default!r}")
+    wrong = [v for v in (value if isinstance(value, list) else [value]) if not within(v, said)] if said and not (value is None and default is None) else []
+    if wrong or said and value == []: raise Mistake(f"{where}: {key} is {value!r}, expected {'numbers, each' if isinstance(default, list) else 'a number,'} {said}")
+    return value
 
 
 def sections_of(profile, asked, heirs=()):
@@ -107,8 +128,8 @@ def sections_of(profile, asked, heirs=()):
     return {name: under.get(name, {}) | sections.get(name, {}) for name in {**under, **sections}}
 
 
-def parameters(profile, declared):
-    "What a profile sets, by stage: the stage's own section over `common`."
+def parameters(profile, declared, said):
+    "What a profile sets, by stage: the stage's own section over `common`. `said` are the limits of each stage's parameters."
     where, sections = f'nbs/params/{profile}.yaml', sections_of(profile, f'PROFILE={profile}')
     for name, section in sections.items():
         if name != 'common' and name not in declared: raise Mistake(f"{where}: {name} is not a stage; expected `common`, `extends` or one of {', '.join(declared)}")
@@ -116,7 +137,7 @@ def parameters(profile, declared):
         for key in section:
             if key in PIPELINE_SETS: raise Mistake(f"{where}: {name}: {key} is set by the pipeline, not by a profile")
             if key not in known: raise Mistake(f"{where}: {name}: {key} is not a parameter of {'any stage' if name == 'common' else f'nbs/{name}.ipynb'}")
-    return {stage: {key: checked(f'{where}: {name}', key, value, own[key]) for name in ('common', stage)
+    return {stage: {key: checked(f'{where}: {name}', key, value, own[key], said[stage][key]) for name in ('common', stage)
                     for key, value in sections.get(name, {}).items() if key in own} for stage, own in declared.items()}
 
 
@@ -258,7 +279,7 @@ class Pipeline:
         if self.data and not self.data.is_dir(): raise Mistake(f"DATA={self.data}: no such folder; expected one with the files of articles and transactions")
         found = notebooks()
         declared = {name: defaults(path) for name, path in found.items()}
-        chosen = parameters(self.profile, declared)
+        chosen = parameters(self.profile, declared, {name: {r['parameter']: limits(r['meaning']) for r in described(path)} for name, path in found.items()})
         if self.seed:
             if not self.seed.isdigit(): raise Mistake(f"SEED={self.seed}: expected a whole number, 0 or more")
             for name in found: chosen[name].update({'seed': int(self.seed)} if 'seed' in declared[name] else {})

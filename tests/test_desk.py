@@ -51,9 +51,23 @@ def test_every_parameter_says_what_it_is():
     assert not silent, silent
 
 
+def test_every_number_says_its_limits_and_keeps_them():
+    read = module()
+    for name, path in read.notebooks().items():
+        for row in read.described(path):
+            said, default = read.limits(row['meaning']), row['default']; numbers = [v for v in (default if isinstance(default, list) else [default]) if type(v) in (int, float)]
+            assert bool(said) == bool(numbers or default is None) and all(read.within(v, said) for v in numbers), (name, row)
+
+
+@pytest.mark.parametrize('said, good, bad', [('1 or more', [1, 1.5, 9], [0, .9, -1, 'x', True, None]), ('above 0, 1 at most', [.1, 1], [0, 1.01]), ('0 or more, below 1', [0, .99], [-.1, 1]), ('whole, 1 or more', [1, 8], [1.0, 0])])
+def test_limits(said, good, bad):
+    read = module(); assert read.limits(f'so many (of any) rows ({said}); None: all') == said and read.limits('of rows (or more)') == ''
+    assert all(read.within(v, said) for v in good) and not any(read.within(v, said) for v in bad)
+
+
 def test_params_tells_type_default_meaning_and_what_the_profile_sets():
     rows = {line[2:].split()[0]: line for line in dodo('params', PROFILE='demo')[1].split('\n40_als\n')[1].split('\n\n')[0].splitlines()[1:]}
-    assert rows['factors'].startswith('* ') and re.split(r'  +', rows['factors'][2:]) == ['factors', 'int', '16', '64', 'length of a factor']
+    assert rows['factors'].startswith('* ') and re.split(r'  +', rows['factors'][2:]) == ['factors', 'int', '16', '64', 'length of a factor (1 or more)']
     assert rows['half_life'].startswith('  ') and 'days after which' in rows['half_life']
     code, text = dodo('params', PROFILE='demo', SEED='7')
     assert code == 0 and 'SEED=7' in text and re.search(r'^\* seed +int +42 +7', text, re.M)

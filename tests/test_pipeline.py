@@ -23,8 +23,8 @@ def finish(run_dir, stage, **files):
     print(f'{stage}: 1.0 s, peak memory 1 MiB')
 '''
 STAGES = {  # name: (parameters, code)
-    '10_data': ("rows = 3\nrate = .5\nname = None\ndata_dir = ''", "finish(run_dir, '10_data', data='x' * rows, where=data_dir)"),
-    '20_split': ('seed = 1', "finish(run_dir, '20_split', split=open(f'{run_dir}/data.txt').read().upper() + str(seed))"),
+    '10_data': ("rows = 3  # of the file (1 or more)\nrate = .5  # of them (above 0)\nname = None\ndata_dir = ''", "finish(run_dir, '10_data', data='x' * rows, where=data_dir)"),
+    '20_split': ('seed = 1\ndays = None  # to predict (whole, 1 or more); None: a week\nshares = [1.0]  # of something (1 at most)', "finish(run_dir, '20_split', split=open(f'{run_dir}/data.txt').read().upper() + str(seed))"),
     '35_retrieval': ('', "finish(run_dir, '35_retrieval')"),
 }
 
@@ -268,6 +268,9 @@ def test_jobs(project):
     ("10_data: {rows: '3'}", "10_data: rows is '3' (str), expected int"),
     ('10_data: {rows: true}', '10_data: rows is True (bool), expected int'),
     ('10_data: {rate: 1e-3}', "10_data: rate is '1e-3' (str), expected float"),
+    ('10_data: {rows: 0}', '10_data: rows is 0, expected a number, 1 or more'), ('10_data: {rate: 0}', 'rate is 0, expected a number, above 0'), ('common: {rate: -1.5}', 'common: rate is -1.5, expected'),
+    ('20_split: {days: 1.5}', '20_split: days is 1.5, expected a number, whole, 1 or more'), ('20_split: {days: week}', "20_split: days is 'week', expected a number"),
+    ('20_split: {shares: [.5, 2]}', '20_split: shares is [0.5, 2], expected numbers, each 1 at most'), ('20_split: {shares: []}', '20_split: shares is [], expected numbers'),
     ('10_data: {run_dir: x}', '10_data: run_dir is set by the pipeline'),
     ('extends: none', 'extends: none: no such profile; there is demo, hm'), ('extends: demo', 'extends: demo: expected the name of another profile'), ('extends: {a: 1}', 'expected the name of another profile'),
     ('10_data: 3', '10_data: expected `parameter: value` lines'), ('[1', 'not valid YAML'), ('3', 'expected sections')])
@@ -279,8 +282,8 @@ def test_a_wrong_profile_is_told_by_file_and_key(project, text, message):
 
 
 def test_a_right_profile(project):
-    (project.root / 'nbs/params/demo.yaml').write_text('common: {rows: 1, seed: 2}\n10_data: {rate: 1, rows: 5, name: x}\n20_split:\n')
-    assert dodo(project).Pipeline('', '', '').load().chosen == {'10_data': dict(rows=5, rate=1, name='x'), '20_split': dict(seed=2), '35_retrieval': {}}
+    (project.root / 'nbs/params/demo.yaml').write_text('common: {rows: 1, seed: 2}\n10_data: {rate: 1, rows: 5, name: x}\n20_split: {days: null, shares: [.5, -1]}\n')
+    assert dodo(project).Pipeline('', '', '').load().chosen == {'10_data': dict(rows=5, rate=1, name='x'), '20_split': dict(seed=2, days=None, shares=[.5, -1]), '35_retrieval': {}}
     assert project.run(PROFILE='none')[:2] == (2, 'error: PROFILE=none: no such profile; there is demo, hm\n')
 
 
