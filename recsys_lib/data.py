@@ -11,8 +11,9 @@ __all__ = ['NUMBER', 'CHANNEL', 'POSITIVE', 'DATE', 'SINCE_1970', 'PAST', 'ITEM_
            'regexp_extract_all', 'regexp_full_match', 'trim', 'try_strptime', 'read_lines', 'repaired', 'read_table',
            'TooManyRejects', 'set_aside', 'read_entities', 'numbered', 'with_codes', 'unknown', 'described',
            'described_layout', 'Intake', 'plan_intake', 'workspace', 'entities', 'stage_sales', 'day_number', 'settle',
-           'digest', 'monday', 'write_parts', 'write_entities', 'kept_rejects', 'build', 'raw_columns', 'check_layout',
-           'names_as_codes', 'left_out', 'told_where', 'ingest', 'Dataset', 'columns', 'open_dataset']
+           'check_replaced', 'digest', 'monday', 'write_parts', 'write_entities', 'kept_rejects', 'build',
+           'raw_columns', 'check_layout', 'names_as_codes', 'left_out', 'told_where', 'ingest', 'Dataset', 'columns',
+           'open_dataset']
 
 # %% ../nbs/10_data.ipynb #c3bcf1e9
 import csv, gzip, hashlib, os, re, shutil, zlib
@@ -613,6 +614,22 @@ def settle(
     counts = found.name == found.day.map(best)
     return found[counts][['day', 'source']], owners | {str(day): name for day, name in best.items()}, int(found.n[~counts & ~found.name.isin(again)].sum())
 
+# %% ../nbs/10_data.ipynb #2c734012
+def check_replaced(
+    lost: ibis.Table,  # day, person, good: rows that do not count, since a later file has their day
+    stands: ibis.Table,  # day, person, good: rows that count
+    files_of: Callable,  # day -> names of the files that have it
+    least: int = 20,  # fewer rows say nothing
+):
+    "A correction brings most of its days' rows again. Raises `InputError` where less than half of what was replaced comes again: such files are parts of one table, and their rows would be lost."
+    of = lambda t: t.group_by('day').agg(n=t.count()).execute().set_index('day').n
+    n, again = of(lost), of(lost.semi_join(stands, ['day', 'person', 'good']))
+    if n.sum() < least or again.sum() * 2 >= n.sum(): return
+    day = int(n.idxmax()); files = files_of(day)
+    raise InputError(f"transactions_train: {', '.join(files[:4])}{' and more' if len(files) > 4 else ''} have purchases of the same day ({to_date(day)}{f' and {len(n) - 1} more' if len(n) > 1 else ''}). A day belongs to the "
+                     f"last file that has it, by name, and of the {n.sum():,} purchases that the others have, {again.sum():,} are in that file too. If they are parts of one table, join them into one file; if "
+                     "one of them is to be forgotten, remove it")
+
 # %% ../nbs/10_data.ipynb #a4650d8c
 def digest(
     path: Path,  # a Parquet file
@@ -714,6 +731,12 @@ def build(
         moved = [day for day in pairs.day.tolist() if meta['owners'].get(str(day)) != owners[str(day)]]  # the others are read again, and come in again
         replaced += int(was.filter(was.day.isin(moved)).count().execute())
         rows = rows.union(was.filter(~was.day.isin(pairs.day.tolist())).select(*rows.columns))
+    if replaced:
+        line = lambda t: t.select('day', 'person', 'good'); lost, stands = line(sales.anti_join(ibis.memtable(pairs.astype('int32')), ['day', 'source'])), line(rows)
+        if old:
+            ours = old.transactions.select('day', person='user_idx', good='item_idx'); lost = lost.union(ours.filter(ours.day.isin(moved))); stands = stands.union(ours.filter(~ours.day.isin(pairs.day.tolist())))
+        has = dict(sales.group_by('day').agg(files=lambda t: t.source.collect(distinct=True)).execute().to_numpy())
+        check_replaced(lost, stands, lambda day: sorted({*(names[s] for s in has.get(day, ())), owners[str(day)], *([meta['owners'][str(day)]] if str(day) in meta.get('owners', {}) else [])}))
     users, items = (con.create_table(f'{t}_numbered', numbered(con.table(t), rows, start, index)) for t, index in (('people', 'user_idx'), ('goods', 'item_idx')))
     coded = rows.left_join(users.select('person', 'user_idx'), 'person').left_join(items.select('good', 'item_idx'), 'good')
     coded = coded.select('day', 'price', 'channel', user_idx=ibis.coalesce(coded.user_idx, coded.person), item_idx=ibis.coalesce(coded.item_idx, coded.good))

@@ -258,3 +258,18 @@ def test_parquet_and_gzip_say_the_same_as_csv(twin, copy_of, tmp_path):
 def test_dates_are_days():
     assert to_day('1970-01-02') == 1
     with pytest.raises(InputError, match='expected YYYY-MM-DD'): to_day('2020-9-1x')
+
+
+def test_parts_of_one_table_are_not_taken_for_corrections_of_one_another(twin, copy_of, tmp_path):
+    "At once or one after the other; what is refused leaves the dataset as it was. By days, parts are files like any other."
+    folder = copy_of(twin); rows = pd.read_csv(folder / 'transactions_train.csv', dtype=str); (folder / 'transactions_train.csv').unlink(); place = folder / 'transactions_train'; place.mkdir()
+    for n in range(4): rows[n::4].to_csv(place / f'part-{n:05}.csv', index=False)
+    with pytest.raises(InputError, match=r'part-00000\.csv, .*part-00003\.csv have purchases of the same day .* and \d+ more.* join them into one file'): ingest(folder, tmp_path / 'data')
+    for n in (1, 2, 3): (place / f'part-{n:05}.csv').unlink()
+    first = ingest(folder, tmp_path / 'data'); rows[1::4].to_csv(place / 'part-00001.csv', index=False)
+    with pytest.raises(InputError, match=r'part-00000\.csv, .*part-00001\.csv have'): ingest(folder, tmp_path / 'data')
+    assert Dataset(tmp_path / 'data').meta == first
+    for path in place.iterdir(): path.unlink()
+    middle = sorted(rows.t_dat)[len(rows) // 2]
+    for name, part in (('a', rows[rows.t_dat < middle]), ('b', rows[rows.t_dat >= middle])): part.to_csv(place / f'{name}.csv', index=False)
+    assert ingest(folder, tmp_path / 'data')['transactions'] == len(rows)
