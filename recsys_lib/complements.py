@@ -24,7 +24,7 @@ from .clip import open_embeddings
 from .core import Run, read_json, stage, to_date, write_json
 from .data import ITEM_ATTRIBUTES, Dataset, columns, open_dataset
 from .metrics import bootstrap_interval
-from .sources import Snapshot, basket_pairs, daily_sales, nearest, open_snapshot, popularity, top_in_groups
+from .sources import Snapshot, basket_pairs, daily_sales, nearest, open_snapshot, popularity, sold_lately, top_in_groups
 from .split import Labels, labels, open_plan
 
 # %% ../nbs/47_complements.ipynb #2ab94c3c
@@ -33,7 +33,7 @@ class ComplementSettings:
     "How complements are learned."
     days: int = 90  # baskets of the last so many days are counted
     max_basket: int = 40  # larger baskets say little, and their pairs grow with the square
-    active_days: int = 28  # what was sold in the last so many days can be proposed
+    active_days: int = 28  # what was sold on the last so many days of trade can be proposed
     partners: int = 64  # kept of each article, and of each product
     shrink: float = 5.  # pairs by chance that are added to what was seen and to what was expected
     dim: int = 32  # of the vectors
@@ -226,7 +226,7 @@ def evidence_arrays(
     counted = baskets(dataset, asof - settings.days, asof, n, settings.max_basket); arrays, pairs = pair_arrays(dataset, asof, n, counted, settings)
     attributes = dataset.item_frame[[f'{a}_idx' for a in ITEM_ATTRIBUTES]].to_numpy(np.int32)[:n]; its = dict(zip(ITEM_ATTRIBUTES, attributes.T))
     content = np.zeros((n, 1), np.float32) if vectors is None else vectors[:n]
-    item, day, _, _ = sales = daily_sales(dataset, asof, ()); pool = np.unique(item[day >= asof - settings.active_days]).astype(np.int32)
+    sales = daily_sales(dataset, asof, ()); pool = np.flatnonzero(sold_lately(sales, n, settings.active_days)).astype(np.int32)
     sells = np.log(popularity(sales, asof, n, half_life, 1, 0.)[0] + np.float32(1e-6))
     source, target, level = learn_vectors(counted, feature_numbers(attributes, arrays['together_baskets'], settings.own), content, its['product'], sells, settings)
     products, lifts = product_pairs(pairs, its['product'], settings.partners)
