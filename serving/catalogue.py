@@ -14,6 +14,7 @@ from .recommendations import Article, Beside, List, Named, answer, number
 
 bp = Blueprint('catalogue', __name__)
 DAY = 24 * 60 * 60  # seconds
+PICTURES = {'.jpg': 'image/jpeg', '.jpeg': 'image/jpeg', '.png': 'image/png', '.webp': 'image/webp'}  # the endings that `clip.IMAGES` learns from
 
 
 # -- what is answered
@@ -51,20 +52,20 @@ def item(article):
     return dict(article_id=article.article_id, **{c: t[i] for c, t in r.text.items()}, price=price, image=f'/items/{article.article_id}/image' if picture(article.article_id) else None)
 
 
-@route(bp, 'GET', '/items/<id:article_id>/image', path=Article, answer=None, media='image/jpeg', refuses=(404,))
+@route(bp, 'GET', '/items/<id:article_id>/image', path=Article, answer=None, media='image/*', refuses=(404,))
 def image(article):
     "The picture of an article."
     number(article); found = picture(article.article_id)
     if found is None: raise Refused(404, detail='there is no picture of this article')
-    return send_file(found, mimetype='image/jpeg', max_age=DAY)
+    return send_file(found, mimetype=PICTURES[found.suffix], max_age=DAY)
 
 
 def picture(article_id):
-    "The file of an article's picture, inside the folder of images; None if there is none."
+    "The file of an article's picture, such as 012/0123456789.jpg in the folder of images; None if there is none."
     folder = current_app.config['IMAGES']
-    if not folder or not article_id.isalnum(): return None
-    path = Path(folder).resolve() / article_id[:3] / f'{article_id}.jpg'
-    return path if path.is_file() else None
+    if not folder or article_id in ('', '..') or Path(article_id).name != article_id: return None  # an id may hold anything, and must not lead out of the folder
+    paths = (Path(folder).resolve() / article_id[:3] / f'{article_id}{suffix}' for suffix in PICTURES)
+    return next((path for path in paths if path.is_file()), None)
 
 
 @route(bp, 'GET', '/filters', answer=Filterable, kept=True)

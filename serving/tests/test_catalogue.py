@@ -6,6 +6,7 @@ from PIL import Image
 
 from recsys_lib.refine import FILTERED, Filters
 from serving.app import create_app
+from serving.catalogue import PICTURES, picture
 
 from .conftest import listed, pairs
 
@@ -31,6 +32,20 @@ def test_an_article(pictured, recommender):
         assert said == {c: t[n] for c, t in recommender.text.items()} and said['prod_name']
         answer = pictured.get(f'/items/{i}/image'); assert answer.status_code == (200 if n < 2 else 404)
         if n < 2: assert Image.open(io.BytesIO(answer.data)).size == (9, 12) and answer.content_type == 'image/jpeg' and 'max-age' in answer.headers['Cache-Control']
+
+
+def test_an_id_is_no_number_and_a_picture_no_jpeg(bundle, recommender, tmp_path):
+    "All that `30_clip` learns from is shown, and nothing outside the folder."
+    images, i = tmp_path / 'images', recommender.article_ids[0]; client = create_app(dict(BUNDLE=str(bundle), IMAGES=str(images), DEMO=True)).test_client()
+    for folder in ('SKU', i[:3]): (images / folder).mkdir(parents=True)
+    Image.new('RGB', (3, 4)).save(tmp_path / 'outside.jpg')
+    for suffix, kind in PICTURES.items():
+        file = images / i[:3] / f'{i}{suffix}'; Image.new('RGB', (3, 4)).save(file); found = client.get(f'/items/{i}/image'); assert (found.status_code, found.content_type) == (200, kind)
+        file.rename(images / f'SKU/SKU-6{suffix}')
+        with client.application.app_context(): assert picture('SKU-6').suffix == suffix
+        (images / f'SKU/SKU-6{suffix}').unlink()
+    with client.application.app_context(): assert [picture(i) for i in ('', '.', '..', '../outside', 'SKU/SKU-6', 'SKU-7', '\0')] == [None] * 7
+    assert list(PICTURES) == list(pytest.importorskip('recsys_lib.clip').IMAGES)
 
 
 @pytest.mark.parametrize('article', ['..', '..%2f..%2fetc%2fpasswd', '%2e%2e', 'x' * 256, '%00', '.', '0' * 10 + '.jpg'])
