@@ -8,11 +8,11 @@ __all__ = ['PICTURES', 'HEAVY', 'STYLE', 'TABLE_STYLE', 'TERMINAL', 'PAGE', 'JIN
            'figure_columns', 'text_table', 'headline_text', 'ahead_text', 'headline_block', 'Executed',
            'executed_notebooks', 'heading', 'error_of', 'joined', 'part_of', 'titles', 'alternative', 'first_sentence',
            'described', 'Aside', 'lightly', 'self_contained', 'accessible', 'style_sheet', 'template', 'page', 'facts',
-           'html_table', 'outlined', 'coloured', 'exporter', 'notebook_html', 'stage_page', 'record_of', 'run_metrics',
-           'stage_rows', 'stage_total', 'moment', 'history', 'changes', 'other_runs', 'pictures_of', 'blank', 'telling',
-           'source_of', 'model_limits', 'model_card', 'data_card', 'card_html', 'card_text', 'past_html',
-           'bundle_summary', 'index_page', 'linked', 'render_run', 'refreshed', 'example_blocks', 'peers_text',
-           'cost_of', 'kept_costs', 'costs_text', 'picture_of_index', 'publish']
+           'html_table', 'outlined', 'formula', 'Formulas', 'coloured', 'exporter', 'notebook_html', 'stage_page',
+           'record_of', 'run_metrics', 'stage_rows', 'stage_total', 'moment', 'history', 'changes', 'other_runs',
+           'pictures_of', 'blank', 'telling', 'source_of', 'model_limits', 'model_card', 'data_card', 'card_html',
+           'card_text', 'past_html', 'bundle_summary', 'index_page', 'linked', 'render_run', 'refreshed',
+           'example_blocks', 'peers_text', 'cost_of', 'kept_costs', 'costs_text', 'picture_of_index', 'publish']
 
 # %% ../nbs/90_report.ipynb #5fa6866c
 import base64, copy, io, json, os, re, shutil
@@ -21,12 +21,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Iterable
 
+import latex2mathml.converter
 import nbformat
 from bs4 import BeautifulSoup
 from jinja2 import Environment
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters.highlight import Highlight2HTML
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 from tabulate import tabulate
@@ -318,6 +320,8 @@ h3 { font-size: 1.1rem; margin: 1.8rem 0 .4rem; }
 footer { margin-top: 4rem; font-size: .9rem; }
 code, pre { font: .86rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 pre { background: var(--box); border-radius: 6px; padding: .7rem .9rem; margin: .5rem 0; overflow-x: auto; }
+math { font-size: 1.08em; }
+math[display="block"] { overflow: auto hidden; margin: .6rem 0; padding: .3rem 0; }
 :not(pre) > code { background: var(--box); border-radius: 4px; padding: .1em .3em; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 details { margin: .5rem 0; }
@@ -483,6 +487,20 @@ NOTEBOOK = """{%- extends 'basic/index.html.j2' -%}
 {% block data_jpg scoped %}<figure>{{ super() }}<figcaption>{{ output.metadata.caption | escape_html }}</figcaption></figure>{% endblock data_jpg %}
 {% block data_javascript %}{% endblock %}{% block data_widget_view %}{% endblock %}"""
 
+# %% ../nbs/90_report.ipynb #b7b89857
+def formula(
+    tex: str,  # without dollars
+    block: bool,  # True for one on lines of its own
+) -> str:  # MathML, which browsers draw without a script; what is no TeX, as it is
+    "A formula for a page that fetches nothing."
+    try: return latex2mathml.converter.convert(tex.strip(), display='block' if block else 'inline')
+    except Exception: return f'<code>{Markup.escape(tex)}</code>'  # its exceptions have no common class, and a page is not lost for a formula
+
+class Formulas(IPythonRenderer):
+    "nbconvert's Markdown, with formulas drawn where it leaves them to a script."
+    def block_math(self, body: str) -> str: return formula(body, True)
+    def inline_math(self, body: str) -> str: return formula(body, False)
+
 # %% ../nbs/90_report.ipynb #c3a7ef99
 @cache
 def coloured(
@@ -501,7 +519,8 @@ def exporter(
     "nbconvert's exporter; the templates that it compiles are kept."
     shown = NOTEBOOK.replace('FOLD', 'class="code"' if folded else 'class="code" open')
     export: Any = HTMLExporter(template_name='basic', raw_template=shown, exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True, embed_images=True)
-    export.filters = {'highlight_code': lambda source, metadata=None: export.aside.element(coloured(source, export.code_language, (metadata or {}).get('magics_language')))}
+    export.filters = {'highlight_code': lambda source, metadata=None: export.aside.element(coloured(source, export.code_language, (metadata or {}).get('magics_language'))),
+                      'markdown2html': MarkdownWithMath(renderer=Formulas(escape=False, exclude_anchor_links=True)).render}
     return export
 
 # %% ../nbs/90_report.ipynb #41fb2471
