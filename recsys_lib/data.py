@@ -19,7 +19,7 @@ __all__ = ['NUMBER', 'CHANNEL', 'POSITIVE', 'DATE', 'SINCE_1970', 'PAST', 'ITEM_
 import csv, gzip, hashlib, os, re, shutil, zlib
 from collections import Counter, deque
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date, datetime
 from functools import cached_property, partial
 from itertools import islice
@@ -121,6 +121,15 @@ class Layout:
         if not given: return HM
         if not isinstance(given, dict): raise InputError(f"layout: {given!r}: expected names of settings with their values")
         names = [f for f in cls.__dataclass_fields__]
+        for key, value in given.items():
+            kind = next((type(f.default_factory() if callable(f.default_factory) else f.default) for f in fields(cls) if f.name == key), None)
+            if kind is str and not isinstance(value, str): raise InputError(f"layout: {key}: {value!r}: expected text; quotes make a text of a number")
+            if kind is tuple and not (isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)): raise InputError(f"layout: {key}: {value!r}: expected a list, such as [customer_id]")
+            if kind is not dict: continue
+            if not isinstance(value, dict): raise InputError(f"layout: {key}: {value!r}: expected `name: value` lines")
+            of = int if key in ('channels', 'digits') else str
+            for name, v in value.items():
+                if type(v) is not of or of is int and int(v) < 1 or of is str and not (v and isinstance(name, str)): raise InputError(f"layout: {key}: {name}: {v!r}: expected {'a whole number, 1 or more' if of is int else 'a name; quotes make a text of a number'}")
         tables, ours, dotted = set(TABLES), {c for t in TABLES for c in OURS[t]}, [c for c in given.get('columns', {}) if '.' in c]
         for where, keys, known in [('layout', given, names), ('layout: files', given.get('files', {}), tables),
                                    ('layout: columns', [c.split('.')[-1] for c in given.get('columns', {})], ours),
