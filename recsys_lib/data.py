@@ -19,7 +19,7 @@ __all__ = ['NUMBER', 'CHANNEL', 'POSITIVE', 'DATE', 'SINCE_1970', 'PAST', 'ITEM_
 import csv, gzip, hashlib, os, re, shutil, zlib
 from collections import Counter, deque
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
 from functools import cached_property, partial
 from itertools import islice
@@ -122,7 +122,7 @@ class Layout:
         if not isinstance(given, dict): raise InputError(f"layout: {given!r}: expected names of settings with their values")
         names = [f for f in cls.__dataclass_fields__]
         for key, value in given.items():
-            kind = next((type(f.default_factory() if callable(f.default_factory) else f.default) for f in fields(cls) if f.name == key), None)
+            kind = type(getattr(HM, key, None))
             if kind is str and not isinstance(value, str): raise InputError(f"layout: {key}: {value!r}: expected text; quotes make a text of a number")
             if kind is tuple and not (isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)): raise InputError(f"layout: {key}: {value!r}: expected a list, such as [customer_id]")
             if kind is not dict: continue
