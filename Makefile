@@ -36,7 +36,7 @@ coverage: .venv/.ready system ## pytest again, as the last `make test` left its 
 
 serve: bundle-made .venv-serving/.ready ## [DATA=..] [PROFILE=..] or [BUNDLE=folder], [PORT=8000]: the endpoint and the shop window, from that run's bundle
 	@run="$(CURDIR)/$$($(PYTHON) dodo.py folder)"; bundle="$(THE_BUNDLE)"; \
-	images="$${LOOKBOOK_IMAGES:-$(if $(DATA),$(abspath $(DATA)),$(if $(BUNDLE),,$$run/twin))/images}"; test -d "$$images" || images=; \
+	images="$${LOOKBOOK_IMAGES:-$${DATA:-$(if $(BUNDLE),,$$run/twin)}/images}"; test -d "$$images" || images=; \
 	echo "starting the shop window, http://127.0.0.1:$(PORT)/, and the API, http://127.0.0.1:$(PORT)/docs/"; \
 	exec env LOOKBOOK_BUNDLE="$$bundle" LOOKBOOK_IMAGES="$$images" LOOKBOOK_STATE="$${LOOKBOOK_STATE:-$(if $(BUNDLE),,$$run/serving)}" LOOKBOOK_DEMO="$${LOOKBOOK_DEMO:-1}" \
 	  PYTHONPATH=. $(SERVE)/python -m serving --port $(PORT)
