@@ -632,6 +632,8 @@ def tune(pipeline):
         pipeline.made('56_tuning', trials=trials, **base)
     best = read(pipeline.folder / 'records/56_tuning.json')['tables']['best'][0]
     path = ROOT / 'nbs/params' / f'{pipeline.profile}.yaml'; text = path.read_text(); own = (yaml.safe_load(text) or {}).get('55_ranking') or {}  # and not what it inherits, or SEED
+    settings = {k: v for k, v in {**pipeline.declared['55_ranking'], **pipeline.chosen['55_ranking']}.items() if k in best}
+    if settings == best: return print(f"{shown(path)}: nothing found that is better than what is there")
     values = ', '.join(f'{k}: {v}' for k, v in (own | best).items())
     new, n = re.subn(r'^55_ranking: *\{.*$', f'55_ranking: {{{values}}}', text, flags=re.M)
     if not n and re.search('^55_ranking:', text, re.M): raise Mistake(f"{shown(path)}: expected 55_ranking as one line `55_ranking: {{...}}` to put these settings into: {values}")

@@ -83,4 +83,6 @@ if __name__ == '__main__':
         parser.add_argument('run', nargs='?', type=Path, help="a run's folder with clip/; left out: lookbook-small before training")
         parser.add_argument('--repeats', type=int, default=5)
         given = parser.parse_args()
+        missing = [name for name in ('clip/model', 'clip/towers', 'data') if given.run and not (given.run / name).exists()]
+        if missing: parser.error(f"{given.run / missing[0]} is missing; expected the folder of a run, such as reports/runs/demo-twin: `make run` makes it")
         main(given.run, given.repeats)

@@ -183,17 +183,18 @@ def test_a_trial_of_a_finished_run_writes_nothing_into_it(stage, tmp_path):
     assert state() == before and (trial / f'records/{stage}.json').exists()
 
 
-def test_tuning_writes_the_best_into_the_profile_and_nothing_that_was_not_there(tmp_path, monkeypatch):
+def test_tuning_writes_the_best_into_the_profile_and_nothing_that_was_not_there(tmp_path, monkeypatch, capsys):
     "What a profile inherits stays inherited, and SEED is of this run alone."
     read = module(); monkeypatch.setattr(read, 'ROOT', tmp_path); monkeypatch.setattr(read, 'run', lambda _: None); monkeypatch.setattr(read, 'alone', lambda _: contextlib.nullcontext())
     (tmp_path / 'nbs/params').mkdir(parents=True); (tmp_path / 'records').mkdir(); profile, given = tmp_path / 'nbs/params/mine.yaml', {}
     (tmp_path / 'records/56_tuning.json').write_text(json.dumps(dict(tables=dict(best=[dict(leaves=9, truncation=30)]))))
-    pipeline = SimpleNamespace(folder=tmp_path, profile='mine', chosen={'55_ranking': dict(trees=300, leaves=5, seed=7)}, declared={'56_tuning': dict(trees=40, leaves=15, seed=42)}, made=lambda stage, **forced: given.update(forced))
+    pipeline = SimpleNamespace(folder=tmp_path, profile='mine', chosen={'55_ranking': dict(trees=300, leaves=5, seed=7)}, declared={'55_ranking': dict(trees=40, leaves=15, truncation=20, seed=42), '56_tuning': dict(trees=40, leaves=15, seed=42)}, made=lambda stage, **forced: given.update(forced))
     for before, after in (("extends: hm\n", "extends: hm\n55_ranking: {leaves: 9, truncation: 30}\n"), ("# ours\n55_ranking: {trees: 200, leaves: 5}\n72_batch: {}\n", "# ours\n55_ranking: {trees: 200, leaves: 9, truncation: 30}\n72_batch: {}\n")):
         profile.write_text(before); read.tune(pipeline); assert profile.read_text() == after
     assert given == dict(trials=20, trees=300, leaves=5, seed=7)
     profile.write_text('55_ranking:\n  leaves: 5\n')
     with pytest.raises(read.Mistake, match='expected 55_ranking as one line'): read.tune(pipeline)
+    pipeline.chosen['55_ranking'] |= dict(leaves=9, truncation=30); profile.write_text(before); read.tune(pipeline); assert profile.read_text() == before and 'nothing found that is better' in capsys.readouterr().out
 
 
 def test_profile_refuses_what_it_cannot_measure():
