@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from .core import InputError, Run, read_json, stage, to_date, write_json
 from .data import Dataset, columns, open_dataset
-from .retrieval import fold_in
+from .retrieval import fold_in, highest
 from .split import open_plan
 
 # %% ../nbs/40_als.ipynb #066be2a9
@@ -86,8 +86,7 @@ class ALS:
         scores = fold_in(self.item_factors, self.gram, item, confidence, self.regularization) @ self.item_factors.T
         if exclude_seen: scores[rows.nonzero()] = -np.inf
         scores[n == 0] = -np.inf
-        ids = np.argsort(-scores, 1, kind='stable')[:, :k]; best = np.take_along_axis(scores, ids, 1)
-        return np.where(np.isneginf(best), -1, ids).astype(np.int32), best
+        return highest(scores, k)
 
 # %% ../nbs/40_als.ipynb #c2e9f9c6
 def batches(

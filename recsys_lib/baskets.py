@@ -12,6 +12,7 @@ from typing import Mapping, Sequence
 import numpy as np
 
 from .core import InputError, Run, stage
+from .retrieval import highest
 
 # %% ../nbs/36_baskets.ipynb #4e409a32
 def top_of(
@@ -20,11 +21,8 @@ def top_of(
     k: int,
 ) -> 'tuple[np.ndarray, np.ndarray]':  # (k,) ids and scores, best first, padded with -1 and -inf
     "The k best; ties go to the lower number."
-    if k < len(scores):
-        at = np.flatnonzero(scores >= np.partition(scores, -k)[-k])  # with all that tie for the last place
-    else: at = np.arange(len(scores))
-    at = at[np.argsort(-scores[at], kind='stable')][:k]; at = at[scores[at] > -np.inf]; pad = (0, k - len(at))
-    return np.pad(ids[at], pad, constant_values=-1).astype(np.int32), np.pad(scores[at], pad, constant_values=-np.inf).astype(np.float32)
+    at, best = highest(scores, k)
+    return np.append(ids, -1)[at].astype(np.int32), best.astype(np.float32)  # -1 stays -1
 
 # %% ../nbs/36_baskets.ipynb #e9830b1d
 def offered_to(

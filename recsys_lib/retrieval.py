@@ -6,11 +6,12 @@
 __all__ = ['PURCHASE', 'VIEW', 'CART', 'KIND_WEIGHT', 'USER_COLUMNS', 'COLUMNS', 'WIDTHS', 'SIMILAR_BY', 'WAYS', 'ADDED',
            'History', 'padded', 'joined', 'lasting', 'history_of', 'Histories', 'widened', 'Tally', 'Popularity',
            'ChannelPopularity', 'CategoryPopularity', 'Repurchase', 'Neighbours', 'fold_in', 'Factorisation',
-           'RetrievalSettings', 'turns', 'in_order', 'union', 'Candidates', 'best_first', 'graph_inputs', 'run_graph',
-           'among', 'fill_up', 'Added', 'candidate_source', 'with_added', 'sources_of', 'answering', 'Retriever',
-           'random_arrays', 'random_history', 'check_contract']
+           'RetrievalSettings', 'turns', 'in_order', 'union', 'Candidates', 'best_first', 'highest', 'graph_inputs',
+           'run_graph', 'among', 'fill_up', 'Added', 'candidate_source', 'with_added', 'sources_of', 'answering',
+           'Retriever', 'random_arrays', 'random_history', 'check_contract']
 
 # %% ../nbs/35_retrieval.ipynb #2a186d4b
+import math
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, Callable, Mapping, Sequence
@@ -396,6 +397,21 @@ def best_first(
     order = np.argsort(-scores, 1, kind='stable')[:, :k]
     ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
     return widened(ids, k, -1), widened(scores, k, -np.inf)
+
+# %% ../nbs/35_retrieval.ipynb #be7f23a2
+def highest(
+    scores: np.ndarray,  # (..., n) float; -inf for what must not be listed
+    k: int,
+) -> 'tuple[np.ndarray, np.ndarray]':  # (..., k) int32 positions and their scores, best first; ties to the lower position; padded with -1 and -inf
+    "Where the k highest scores of each row are."
+    if scores.ndim > 1:
+        rows = [highest(row, k) for row in scores.reshape(math.prod(scores.shape[:-1]), scores.shape[-1])]; shape = (*scores.shape[:-1], k)
+        return np.array([at for at, _ in rows], np.int32).reshape(shape), np.array([s for _, s in rows], scores.dtype).reshape(shape)
+    m = min(k, len(scores)); at = np.zeros(0, np.int32)
+    if m:
+        last = np.partition(scores, -m)[-m]; above = np.flatnonzero(scores > last)
+        at = np.append(above, np.flatnonzero(scores == last)[:m - len(above)]); at = at[np.lexsort((at, -scores[at]))]; at = at[scores[at] > -np.inf].astype(np.int32)
+    return widened(at[None], k, -1)[0], widened(scores[at][None], k, -np.inf)[0]
 
 # %% ../nbs/35_retrieval.ipynb #274a5958
 def graph_inputs(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HYPHEN', 'WORD', 'UNSAID', 'INDEX_FILES', 'LANGUAGE', 'INDEX', 'RRF_CONSTANT', 'MODES', 'MOST', 'LONGEST_QUERY',
-           'UNLEARNED', 'SEARCHED', 'plain', 'unsaid', 'stem', 'words_of', 'Keywords', 'best', 'fuse', 'check_queries',
+           'UNLEARNED', 'SEARCHED', 'plain', 'unsaid', 'stem', 'words_of', 'Keywords', 'fuse', 'check_queries',
            'check_most', 'Search', 'padded', 'write_index', 'open_search']
 
 # %% ../nbs/37_search.ipynb #58a3e9da
@@ -18,7 +18,7 @@ import Stemmer
 from bm25s import stopwords
 
 from .core import InputError, Run, read_json, stage, write_json
-from .retrieval import Tally
+from .retrieval import Tally, highest
 from .towers import Towers
 
 logging.getLogger('bm25s').setLevel(logging.WARNING)  # it asks for all of its own messages
@@ -113,18 +113,6 @@ class Keywords:
             have += rarity * (np.searchsorted(said, ids, side='right') > np.searchsorted(said, ids))
         return (have / max(whole, 1e-9)).astype(np.float32)
 
-# %% ../nbs/37_search.ipynb #dce1485c
-def best(
-    scores: np.ndarray,  # (n,)
-    k: int,
-) -> np.ndarray:  # (k,) or fewer: positions, best first, ties by position
-    "Where the k highest scores are."
-    k = min(k, len(scores))
-    if not k: return np.zeros(0, np.int32)
-    last = np.partition(scores, -k)[-k]; above = np.flatnonzero(scores > last)
-    ids = np.append(above, np.flatnonzero(scores == last)[:k - len(above)])
-    return ids[np.lexsort((ids, -scores[ids]))].astype(np.int32)
-
 # %% ../nbs/37_search.ipynb #bc4e2b5a
 RRF_CONSTANT = 60  # Cormack et al.'s
 
@@ -176,13 +164,12 @@ class Search:
 
     def words(self, query: str, k: int) -> tuple:  # (n,) ids and scores, n <= k
         "The articles that have the words, by BM25."
-        scores = self.keywords.scores(query); ids = best(scores, k); ids = ids[scores[ids] > 0]
-        return ids, scores[ids]
+        ids, scores = highest(self.keywords.scores(query), k); found = scores > 0
+        return ids[found], scores[found]
 
     def nearest(self, vector: np.ndarray, vectors: np.ndarray, k: int) -> tuple:  # (n,) ids and scores
         "The articles whose vectors are nearest, by cosine."
-        scores = vectors @ vector; ids = best(scores, k)
-        return ids, scores[ids]
+        return highest(vectors @ vector, min(k, len(vectors)))
 
     def meaning(self, query: str, k: int) -> tuple: return self.nearest(self.towers.text([query])[0], self.vectors, k)
 

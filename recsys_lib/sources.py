@@ -25,7 +25,7 @@ from .clip import open_embeddings
 from .core import InputError, Run, extensions, read_json, stage, to_date, write_json
 from .data import ITEM_ATTRIBUTES, Dataset, columns, open_dataset
 from .linear import GraphFilter, neighbours
-from .retrieval import ADDED, USER_COLUMNS, WAYS, Candidates, Histories, Retriever, RetrievalSettings, candidate_source, check_contract, with_added
+from .retrieval import ADDED, USER_COLUMNS, WAYS, Candidates, Histories, Retriever, RetrievalSettings, candidate_source, check_contract, highest, with_added
 from .split import labels, open_plan
 
 # %% ../nbs/45_sources.ipynb #2d1ed75a
@@ -104,9 +104,8 @@ def top_items(
     k: int,
 ) -> np.ndarray:  # (..., k) int32, best first; ties go to the lower id; padded with -1
     "The best articles of each row."
-    order = np.argsort(-score, -1, kind='stable')[..., :k]
-    order = np.where(np.take_along_axis(score, order, -1) > 0, order, -1).astype(np.int32)
-    return np.pad(order, [(0, 0)] * (order.ndim - 1) + [(0, k - order.shape[-1])], constant_values=-1)
+    items, best = highest(score, k)
+    return np.where(best > 0, items, -1)
 
 # %% ../nbs/45_sources.ipynb #d2844e85
 def top_in_groups(
