@@ -521,8 +521,13 @@ def task_stages():
 def from_environment(): return Pipeline(*(os.environ.get(name, '') for name in ('DATA', 'PROFILE', 'SEED')))
 
 
+# Warnings that speak to the authors of libraries: that tqdm finds no widgets, torch's of itself and pandera's of pandas would stand on page after page of the reports.
+NOT_FOR_US = 'ignore:IProgress not found', 'ignore:`isinstance(treespec', 'ignore:Downcasting object dtype arrays:FutureWarning:pandera.backends.ibis.base'
+
+
 def environment():
     "What the kernels inherit."
+    os.environ['PYTHONWARNINGS'] = ','.join([*NOT_FOR_US, *filter(None, [os.environ.get('PYTHONWARNINGS')])])
     os.environ['OPENBLAS_NUM_THREADS'] = '1'  # implicit asks for it: its own threads and BLAS's get in each other's way
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that wait for each other must not spin: where other work runs beside, that costs ten times what it saves
     os.environ['LOOKBOOK_TRACKS'] = 'pipeline'  # the stages leave it to `Tracker`

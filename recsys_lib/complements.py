@@ -293,7 +293,9 @@ def hit_table(
     "How often the right one was among the first 12, with its interval, and among the first 100; and the mean reciprocal place."
     rows = []
     for model, place in places.items():
-        place = np.asarray(place, float); low, high = bootstrap_interval(place < 12, who)
+        place = np.asarray(place, float)
+        if not len(place): continue  # nobody was asked
+        low, high = bootstrap_interval(place < 12, who)
         rows.append({'model': model, 'HitRate@12': float((place < 12).mean()), 'low': low, 'high': high, 'HitRate@100': float((place < 100).mean()), 'MRR': float((1 / (1 + place)).mean())})
     return rows
 
