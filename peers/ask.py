@@ -30,15 +30,23 @@ def drawn(value, rng):
     return float(f'{np.exp(rng.uniform(np.log(low), np.log(high))) if how == "log" else rng.uniform(low, high):.4g}')
 
 
+def counts(settings):
+    "What of a peer's settings makes a difference: how fast the purchases that a list begins with are forgotten makes none where it begins with something else."
+    return {key: value for key, value in settings.items() if key != 'first_half_life' or settings['first']}
+
+
 def proposal(name, done):
-    "Settings of the next trial: the usual ones, then six at random, then in turn at random and from the best so far with some redrawn."
+    "Settings of the next trial: the usual ones, then six at random, then in turn at random and from the best so far with some redrawn; none that were tried."
     _, usual, ranges = models.PEERS[name]; n = len(done)
     if n == 0: return dict(usual)
-    rng = np.random.default_rng([n, *name.encode()]); new = {key: drawn(value, rng) for key, value in ranges.items()}
-    good = [t for t in done if t['map'] is not None]
-    if n <= 6 or n % 2 or not good: return new
-    keep = rng.random(len(new)) < .6; keep[rng.integers(len(new))] = False
-    return {key: max(good, key=lambda t: t['map'])['settings'][key] if k else value for k, (key, value) in zip(keep, new.items())}
+    rng = np.random.default_rng([n, *name.encode()]); good = [t for t in done if t['map'] is not None]; tried = [counts(t['settings']) for t in done]
+    for _ in range(100):  # a peer may have no others
+        new = {key: drawn(value, rng) for key, value in ranges.items()}
+        if n > 6 and n % 2 == 0 and good:
+            keep = rng.random(len(new)) < .6; keep[rng.integers(len(new))] = False
+            new = {key: max(good, key=lambda t: t['map'])['settings'][key] if k else value for k, (key, value) in zip(keep, new.items())}
+        if counts(new) not in tried: break
+    return new
 
 
 def answer(folder, name, settings):

@@ -153,11 +153,11 @@ def test_a_trial_has_its_time_for_all_periods_together(asked, tmp_path):
     assert given[0] > .9 and given[1] <= .7 and (trial['map'], trial['stopped']) == (None, 'ended after 1 s')
 
 
-def test_proposals_stay_in_their_ranges():
+def test_proposals_stay_in_their_ranges_and_none_comes_twice():
     for name, (_, _, ranges) in models.PEERS.items():
         done = []
-        for n in range(12):
-            settings = ask.proposal(name, done); done.append(dict(settings=settings, map=n / 100))
+        for n in range(60):
+            settings = ask.proposal(name, done); assert ask.counts(settings) not in [ask.counts(t['settings']) for t in done]; done.append(dict(settings=settings, map=n / 100))
             assert n == 0 or all(settings[k] in r if isinstance(r, list) else r[0] <= settings[k] <= r[1] for k, r in ranges.items()), (name, settings)
 
 
