@@ -82,31 +82,35 @@ def described(path):
     return [dict(parameter=name, type='any' if value is None else type(value).__name__, default=value, meaning=said.get(nodes[name].end_lineno, '')) for name, value in values.items()]
 
 
-LIMIT = r'whole|(?:above|below) [\d.]+|[\d.]+ (?:or more|at most)'
+LIMITS = {  # what a parameter's comment may say of the number, in brackets, with commas between: (whole, 1 or more), (above 0, 1 at most)
+    r'whole': lambda value, _: type(value) is int,
+    r'above ([\d.]+)': lambda value, bound: value > bound,
+    r'below ([\d.]+)': lambda value, bound: value < bound,
+    r'([\d.]+) or more': lambda value, bound: value >= bound,
+    r'([\d.]+) at most': lambda value, bound: value <= bound,
+}
 
 
 def limits(meaning):
-    "What a parameter's comment says of the number in brackets, as in (whole, 1 or more) or (above 0, 1 at most): text, or '' if it says nothing."
-    found = re.search(rf'\(((?:{LIMIT})(?:, (?:{LIMIT}))*)\)', meaning)
+    "The limits that a parameter's comment names, as text; '' if it names none."
+    one = '|'.join(LIMITS); found = re.search(rf'\(((?:{one})(?:, (?:{one}))*)\)', meaning)
     return found[1] if found else ''
 
 
 def within(value, said):
-    "Whether a number is what `limits` says."
+    "Whether something is a number within `limits`."
     if type(value) not in (int, float): return False
-    for limit in said.split(', '):
-        bound = float(re.sub('[^0-9.]', '', limit) or 0)
-        if not (type(value) is int if limit == 'whole' else value > bound if 'above' in limit else value < bound if 'below' in limit else value >= bound if 'more' in limit else value <= bound): return False
-    return True
+    return all(holds(value, float(found[1]) if found.re.groups else None) for part in said.split(', ') for limit, holds in LIMITS.items() if (found := re.fullmatch(limit, part)))
 
 
 def checked(where, key, value, default, said=''):
-    "A profile's value, if it is of the default's type and each number in it is what `limits` says. A whole number will do for a float; a default of None takes all, and any parameter that has it takes None."
+    "A profile's value, if it is of the default's type and within its limits, as each entry of a list is. A whole number will do for a float; where the default is None, any type will."
     expected = type(default)
     if not (default is None or type(value) is expected or (expected is float and type(value) is int)):
         raise Mistake(f"{where}: {key} is {value!r} ({type(value).__name__}), expected {expected.__name__} as in the default {default!r}")
-    wrong = [v for v in (value if isinstance(value, list) else [value]) if not within(v, said)] if said and not (value is None and default is None) else []
-    if wrong or said and value == []: raise Mistake(f"{where}: {key} is {value!r}, expected {'numbers, each' if isinstance(default, list) else 'a number,'} {said}")
+    if not said or value is None is default: return value
+    numbers = value if isinstance(value, list) else [value]
+    if not numbers or not all(within(n, said) for n in numbers): raise Mistake(f"{where}: {key} is {value!r}, expected {'numbers, each' if isinstance(default, list) else 'a number,'} {said}")
     return value
 
 

@@ -625,14 +625,19 @@ def settle(
 
 # %% ../nbs/10_data.ipynb #2c734012
 def check_replaced(
-    lost: ibis.Table,  # day, person, good: rows that do not count, since a later file has their day
-    stands: ibis.Table,  # day, person, good: rows that count
+    sales: ibis.Table,  # day, source, person, good: the new rows
+    pairs: pd.DataFrame,  # day, source: those that count
+    known: 'ibis.Table | None',  # day, person, good: the rows of the dataset that is added to; those of a day in `pairs` no longer count
+    moved: list,  # days that belonged to another file there
     files_of: Callable,  # day -> names of the files that have it
     least: int = 20,  # fewer rows say nothing
 ):
-    "A correction brings most of its days' rows again. Raises `InputError` where less than half of what was replaced comes again: such files are parts of one table, and their rows would be lost."
-    of = lambda t: t.group_by('day').agg(n=t.count()).execute().set_index('day').n
-    n, again = of(lost), of(lost.semi_join(stands, ['day', 'person', 'good']))
+    "A correction brings most of its days' rows again. Raises `InputError` where less than half of what does not count comes again: such files are parts of one table, and their rows would be lost."
+    line = lambda t: t.select('day', 'person', 'good'); of = ibis.memtable(pairs.astype('int32'))
+    lost, stands = line(sales.anti_join(of, ['day', 'source'])), line(sales.semi_join(of, ['day', 'source']))
+    if known is not None: lost, stands = lost.union(known.filter(known.day.isin(moved))), stands.union(known.anti_join(of, 'day'))
+    by_day = lambda t: t.group_by('day').agg(n=t.count()).execute().set_index('day').n
+    n, again = by_day(lost), by_day(lost.semi_join(stands, ['day', 'person', 'good']))
     if n.sum() < least or again.sum() * 2 >= n.sum(): return
     day = int(n.idxmax()); files = files_of(day)
     raise InputError(f"transactions_train: {', '.join(files[:4])}{' and more' if len(files) > 4 else ''} have purchases of the same day ({to_date(day)}{f' and {len(n) - 1} more' if len(n) > 1 else ''}). A day belongs to the "
@@ -741,11 +746,8 @@ def build(
         replaced += int(was.filter(was.day.isin(moved)).count().execute())
         rows = rows.union(was.filter(~was.day.isin(pairs.day.tolist())).select(*rows.columns))
     if replaced:
-        line = lambda t: t.select('day', 'person', 'good'); lost, stands = line(sales.anti_join(ibis.memtable(pairs.astype('int32')), ['day', 'source'])), line(rows)
-        if old:
-            ours = old.transactions.select('day', person='user_idx', good='item_idx'); lost = lost.union(ours.filter(ours.day.isin(moved))); stands = stands.union(ours.filter(~ours.day.isin(pairs.day.tolist())))
-        has = dict(sales.group_by('day').agg(files=lambda t: t.source.collect(distinct=True)).execute().to_numpy())
-        check_replaced(lost, stands, lambda day: sorted({*(names[s] for s in has.get(day, ())), owners[str(day)], *([meta['owners'][str(day)]] if str(day) in meta.get('owners', {}) else [])}))
+        ours = old.transactions.select('day', person='user_idx', good='item_idx') if old else None
+        check_replaced(sales, pairs, ours, moved if old else [], lambda day: sorted({*(names[s] for s in sales.filter(sales.day == day).source.to_pyarrow().unique().to_pylist()), owners[str(day)], meta.get('owners', {}).get(str(day), owners[str(day)])}))
     users, items = (con.create_table(f'{t}_numbered', numbered(con.table(t), rows, start, index)) for t, index in (('people', 'user_idx'), ('goods', 'item_idx')))
     coded = rows.left_join(users.select('person', 'user_idx'), 'person').left_join(items.select('good', 'item_idx'), 'good')
     coded = coded.select('day', 'price', 'channel', user_idx=ibis.coalesce(coded.user_idx, coded.person), item_idx=ibis.coalesce(coded.item_idx, coded.good))
