@@ -1,8 +1,9 @@
 """One article and its picture, what the filters take, and the lists that are the same for everybody."""
+from os.path import isfile  # which takes a name that is too long for no file
 from pathlib import Path
 
 import numpy as np
-from flask import Blueprint, current_app, send_file
+from flask import Blueprint, current_app, send_file, url_for
 from pydantic import BaseModel
 
 from recsys_lib.refine import FILTERED
@@ -49,7 +50,7 @@ def item(article):
     "What is known of an article."
     r, i = recommender(), number(article); prices = r.arrays['price']
     price = shortest(prices[i]) if i < len(prices) and prices[i] > 0 else None
-    return dict(article_id=article.article_id, **{c: t[i] for c, t in r.text.items()}, price=price, image=f'/items/{article.article_id}/image' if picture(article.article_id) else None)
+    return dict(article_id=article.article_id, **{c: t[i] for c, t in r.text.items()}, price=price, image=url_for('catalogue.image', article_id=article.article_id) if picture(article.article_id) else None)
 
 
 @route(bp, 'GET', '/items/<id:article_id>/image', path=Article, answer=None, media='image/*', refuses=(404,))
@@ -57,15 +58,15 @@ def image(article):
     "The picture of an article."
     number(article); found = picture(article.article_id)
     if found is None: raise Refused(404, detail='there is no picture of this article')
-    return send_file(found, mimetype=PICTURES[found.suffix], max_age=DAY)
+    return send_file(found, mimetype=PICTURES[found.suffix.lower()], max_age=DAY)
 
 
 def picture(article_id):
     "The file of an article's picture, such as 012/0123456789.jpg in the folder of images; None if there is none."
     folder = current_app.config['IMAGES']
     if not folder or article_id in ('', '..') or Path(article_id).name != article_id: return None  # an id may hold anything, and must not lead out of the folder
-    paths = (Path(folder).resolve() / article_id[:3] / f'{article_id}{suffix}' for suffix in PICTURES)
-    return next((path for path in paths if path.is_file()), None)
+    paths = (Path(folder).resolve() / article_id[:3] / f'{article_id}{suffix}' for name in PICTURES for suffix in (name, name.upper()))
+    return next((path for path in paths if isfile(path)), None)
 
 
 @route(bp, 'GET', '/filters', answer=Filterable, kept=True)

@@ -35,16 +35,17 @@ def test_an_article(pictured, recommender):
 
 
 def test_an_id_is_no_number_and_a_picture_no_jpeg(bundle, recommender, tmp_path):
-    "All that `30_clip` learns from is shown, and nothing outside the folder."
-    images, i = tmp_path / 'images', recommender.article_ids[0]; client = create_app(dict(BUNDLE=str(bundle), IMAGES=str(images), DEMO=True)).test_client()
+    "The kinds of file that `30_clip` learns from are shown, and nothing outside the folder."
+    images, i = tmp_path / 'a/images', recommender.article_ids[0]; client = create_app(dict(BUNDLE=str(bundle), IMAGES=str(images), DEMO=True)).test_client()
     for folder in ('SKU', i[:3]): (images / folder).mkdir(parents=True)
-    Image.new('RGB', (3, 4)).save(tmp_path / 'outside.jpg')
+    for place in (tmp_path, tmp_path / 'a'):
+        for name in ('outside.jpg', '...jpg'): Image.new('RGB', (3, 4)).save(place / name, 'JPEG')  # where `../outside` and `..` would lead
     for suffix, kind in PICTURES.items():
         file = images / i[:3] / f'{i}{suffix}'; Image.new('RGB', (3, 4)).save(file); found = client.get(f'/items/{i}/image'); assert (found.status_code, found.content_type) == (200, kind)
         file.rename(images / f'SKU/SKU-6{suffix}')
         with client.application.app_context(): assert picture('SKU-6').suffix == suffix
-        (images / f'SKU/SKU-6{suffix}').unlink()
-    with client.application.app_context(): assert [picture(i) for i in ('', '.', '..', '../outside', 'SKU/SKU-6', 'SKU-7', '\0')] == [None] * 7
+        (images / f'SKU/SKU-6{suffix}').rename(file.with_suffix(suffix.upper())); assert client.get(f'/items/{i}/image').content_type == kind; file.with_suffix(suffix.upper()).unlink()
+    with client.application.app_context(): assert [picture(i) for i in ('', '.', '..', '../outside', 'SKU/SKU-6', 'SKU-7', '\0', 'x' * 256)] == [None] * 8
     assert list(PICTURES) == list(pytest.importorskip('recsys_lib.clip').IMAGES)
 
 
