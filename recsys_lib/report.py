@@ -8,10 +8,10 @@ __all__ = ['PICTURES', 'HEAVY', 'STYLE', 'TABLE_STYLE', 'TERMINAL', 'PAGE', 'JIN
            'figure_columns', 'text_table', 'headline_text', 'ahead_text', 'headline_block', 'Executed',
            'executed_notebooks', 'heading', 'error_of', 'joined', 'part_of', 'titles', 'alternative', 'first_sentence',
            'described', 'Aside', 'lightly', 'self_contained', 'accessible', 'style_sheet', 'template', 'page', 'facts',
-           'html_table', 'outlined', 'formula', 'Formulas', 'coloured', 'exporter', 'notebook_html', 'stage_page',
-           'record_of', 'run_metrics', 'stage_rows', 'stage_total', 'moment', 'history', 'changes', 'other_runs',
-           'pictures_of', 'blank', 'telling', 'source_of', 'model_limits', 'model_card', 'data_card', 'card_html',
-           'card_text', 'past_html', 'bundle_summary', 'index_page', 'linked', 'render_run', 'refreshed',
+           'html_table', 'outlined', 'formula', 'Formulas', 'drawn', 'coloured', 'exporter', 'notebook_html',
+           'stage_page', 'record_of', 'run_metrics', 'stage_rows', 'stage_total', 'moment', 'history', 'changes',
+           'other_runs', 'pictures_of', 'blank', 'telling', 'source_of', 'model_limits', 'model_card', 'data_card',
+           'card_html', 'card_text', 'past_html', 'bundle_summary', 'index_page', 'linked', 'render_run', 'refreshed',
            'example_blocks', 'peers_text', 'cost_of', 'kept_costs', 'costs_text', 'picture_of_index', 'publish']
 
 # %% ../nbs/90_report.ipynb #5fa6866c
@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Iterable
+from xml.etree.ElementTree import tostring
 
 import latex2mathml.converter
 import nbformat
 from bs4 import BeautifulSoup
-from jinja2 import Environment
+from jinja2 import Environment, pass_context
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters.highlight import Highlight2HTML
@@ -493,13 +494,24 @@ def formula(
     block: bool,  # True for one on lines of its own
 ) -> str:  # MathML, which browsers draw without a script; what is no TeX, as it is
     "A formula for a page that fetches nothing."
-    try: return latex2mathml.converter.convert(tex.strip(), display='block' if block else 'inline')
+    try: return tostring(latex2mathml.converter.convert_to_element(tex.strip(), display='block' if block else 'inline'), 'unicode').replace('&amp;#', '&#')  # its own writer unescapes text
     except Exception: return f'<code>{Markup.escape(tex)}</code>'  # its exceptions have no common class, and a page is not lost for a formula
 
 class Formulas(IPythonRenderer):
     "nbconvert's Markdown, with formulas drawn where it leaves them to a script."
     def block_math(self, body: str) -> str: return formula(body, True)
-    def inline_math(self, body: str) -> str: return formula(body, False)
+    def inline_math(self, body: str) -> str: return formula(body, False) if body == body.strip() else super().inline_math(body)  # "$5 and $6" is none
+    def latex_environment(self, name: str, body: str) -> str: return formula(f'\\begin{{{name}}}{body}\\end{{{name}}}', True)
+
+@pass_context
+def drawn(
+    context: Any,  # of the template
+    source: str,  # Markdown
+) -> str:  # HTML
+    "As `HTMLExporter.markdown2html`, with formulas drawn."
+    there = context.get('resources', {}).get('metadata', {})
+    how = dict(escape=False, exclude_anchor_links=True, embed_images=True, attachments=context.get('cell', {}).get('attachments', {}), path=there.get('path', ''))
+    return MarkdownWithMath(renderer=Formulas(**how)).render(source)
 
 # %% ../nbs/90_report.ipynb #c3a7ef99
 @cache
@@ -520,7 +532,7 @@ def exporter(
     shown = NOTEBOOK.replace('FOLD', 'class="code"' if folded else 'class="code" open')
     export: Any = HTMLExporter(template_name='basic', raw_template=shown, exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True, embed_images=True)
     export.filters = {'highlight_code': lambda source, metadata=None: export.aside.element(coloured(source, export.code_language, (metadata or {}).get('magics_language'))),
-                      'markdown2html': MarkdownWithMath(renderer=Formulas(escape=False, exclude_anchor_links=True)).render}
+                      'markdown2html': drawn}
     return export
 
 # %% ../nbs/90_report.ipynb #41fb2471
