@@ -122,7 +122,7 @@ class Layout:
         if not isinstance(given, dict): raise InputError(f"layout: {given!r}: expected names of settings with their values")
         names = [f for f in cls.__dataclass_fields__]
         for key, value in given.items():
-            kind = type(getattr(HM, key, None))
+            kind = type(getattr(HM, str(key), None))
             if kind is str and not isinstance(value, str): raise InputError(f"layout: {key}: {value!r}: expected text; quotes make a text of a number")
             if kind is tuple and not (isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)): raise InputError(f"layout: {key}: {value!r}: expected a list, such as [customer_id]")
             if kind is not dict: continue
@@ -625,24 +625,23 @@ def settle(
 
 # %% ../nbs/10_data.ipynb #2c734012
 def check_replaced(
-    sales: ibis.Table,  # day, source, person, good: the new rows
-    pairs: pd.DataFrame,  # day, source: those that count
-    known: 'ibis.Table | None',  # day, person, good: the rows of the dataset that is added to; those of a day in `pairs` no longer count
-    moved: list,  # days that belonged to another file there
-    files_of: Callable,  # day -> names of the files that have it
-    least: int = 20,  # fewer rows say nothing
+    lines: ibis.Table,  # day, source, person, good: all rows of the days that the new files are about
+    name_of: Callable,  # (day, source) -> the file
+    least: int = 5,  # fewer rows say nothing
 ):
-    "A correction brings most of its days' rows again. Raises `InputError` where less than half of what does not count comes again: such files are parts of one table, and their rows would be lost."
-    line = lambda t: t.select('day', 'person', 'good'); of = ibis.memtable(pairs.astype('int32'))
-    lost, stands = line(sales.anti_join(of, ['day', 'source'])), line(sales.semi_join(of, ['day', 'source']))
-    if known is not None: lost, stands = lost.union(known.filter(known.day.isin(moved))), stands.union(known.anti_join(of, 'day'))
-    by_day = lambda t: t.group_by('day').agg(n=t.count()).execute().set_index('day').n
-    n, again = by_day(lost), by_day(lost.semi_join(stands, ['day', 'person', 'good']))
-    if n.sum() < least or again.sum() * 2 >= n.sum(): return
-    day = int(n.idxmax()); files = files_of(day)
-    raise InputError(f"transactions_train: {', '.join(files[:4])}{' and more' if len(files) > 4 else ''} have purchases of the same day ({to_date(day)}{f' and {len(n) - 1} more' if len(n) > 1 else ''}). A day belongs to the "
-                     f"last file that has it, by name, and of the {n.sum():,} purchases that the others have, {again.sum():,} are in that file too. If they are parts of one table, join them into one file; if "
-                     "one of them is to be forgotten, remove it")
+    """A correction brings most rows of a day again. Raises `InputError` where less than half of a file's rows of a day are in the next file that has the day, and so in none: such files are parts of
+    one table, and their rows would be lost."""
+    found = lines.group_by(['day', 'source']).agg(n=lines.count()).execute()
+    found['name'] = [name_of(day, source) for day, source in zip(found.day, found.source)]
+    found = found.sort_values(['day', 'name']); found['later'] = found.groupby('day').source.shift(-1)
+    lost = lines.join(ibis.memtable(found.dropna()[['day', 'source', 'later']].astype('int32')), ['day', 'source'])
+    again = lost.semi_join(lines.rename(later='source'), ['day', 'later', 'person', 'good']).group_by(['day', 'source']).agg(again=lambda t: t.count()).execute()
+    bad = found.dropna().merge(again, 'left', ['day', 'source']).fillna(dict(again=0)); bad = bad[bad.again * 2 < bad.n]
+    if bad.n.sum() < least: return
+    day = int(bad.day[bad.n.idxmax()]); files, more = found.name[found.day == day].tolist(), bad.day.nunique() - 1
+    raise InputError(f"transactions_train: {', '.join(files[:4])}{' and more' if len(files) > 4 else ''} have purchases of the same day ({to_date(day)}{f' and {more} more' if more else ''}). A day belongs to the last "
+                     f"file that has it, by name, and of {bad.n.sum():,} purchases in others {int(bad.again.sum()):,} are in the next. If they are parts of one table, join them into one file; if they are meant to be "
+                     "replaced, say `10_data: {trust_corrections: true}` in the profile")
 
 # %% ../nbs/10_data.ipynb #a4650d8c
 def digest(
@@ -734,6 +733,7 @@ def build(
     articles: 'ibis.Table | None',  # rows of the file, if it was read
     customers: 'ibis.Table | None',
     new: Path,  # folder of the new dataset
+    trust_corrections: bool,  # whether a file may replace a day of an earlier one, whatever is in it
 ) -> dict:  # what meta.json says of the content
     "Write the new dataset: what is older than the first new day stays as it was."
     sales, meta = con.table('sales'), old.meta if old else {}
@@ -745,9 +745,12 @@ def build(
         moved = [day for day in pairs.day.tolist() if meta['owners'].get(str(day)) != owners[str(day)]]  # the others are read again, and come in again
         replaced += int(was.filter(was.day.isin(moved)).count().execute())
         rows = rows.union(was.filter(~was.day.isin(pairs.day.tolist())).select(*rows.columns))
-    if replaced:
-        ours = old.transactions.select('day', person='user_idx', good='item_idx') if old else None
-        check_replaced(sales, pairs, ours, moved if old else [], lambda day: sorted({*(names[s] for s in sales.filter(sales.day == day).source.to_pyarrow().unique().to_pylist()), owners[str(day)], meta.get('owners', {}).get(str(day), owners[str(day)])}))
+    if replaced and not trust_corrections:
+        lines, was_of = sales.select('day', 'source', 'person', 'good'), meta.get('owners', {})
+        if old:  # but for what is read again, and so among the new rows
+            there = [day for day in sales.day.to_pyarrow().unique().to_pylist() if was_of.get(str(day), names[0]) not in names]
+            lines = lines.union(old.transactions.filter(old.transactions.day.isin(there)).select('day', source=ibis.literal(-1, 'int32'), person='user_idx', good='item_idx'))
+        check_replaced(lines, lambda day, source: was_of[str(day)] if source < 0 else names[source])
     users, items = (con.create_table(f'{t}_numbered', numbered(con.table(t), rows, start, index)) for t, index in (('people', 'user_idx'), ('goods', 'item_idx')))
     coded = rows.left_join(users.select('person', 'user_idx'), 'person').left_join(items.select('good', 'item_idx'), 'good')
     coded = coded.select('day', 'price', 'channel', user_idx=ibis.coalesce(coded.user_idx, coded.person), item_idx=ibis.coalesce(coded.item_idx, coded.good))
@@ -840,6 +843,7 @@ def ingest(
     out_dir: 'str | Path',  # the dataset's folder; added to if it was made from files of this folder, else replaced
     layout: 'Layout | dict' = HM,  # names and formats; as a profile gives it, or ready
     max_reject_share: float = .01,  # share of bad rows of a file above which the run stops
+    trust_corrections: bool = False,  # True: a file may replace days of an earlier one, whatever is in it; else see `check_replaced`
 ) -> dict:  # counts, period, fingerprint: also written to meta.json
     "Validate, index and write a dataset, or bring it up to date. Raises `InputError` that names the file and what is wrong with it."
     raw_dir, out = Path(raw_dir), Path(out_dir)
@@ -858,7 +862,7 @@ def ingest(
         rejects = []
         for n, (name, path) in enumerate(tqdm(list(zip(names, intake.sales)), desc='files', delay=5)):
             with reading(path): rejects.append(stage_sales(con, path, n, name, layout, max_reject_share))
-        meta = build(con, old, names, articles, customers, new)
+        meta = build(con, old, names, articles, customers, new, trust_corrections)
         rejects = pa.concat_tables([REJECTS.empty_table(), *(r for r in [*bad_articles, *bad_customers, *rejects] if r is not None), *kept_rejects(out, intake, names)])
         pa.parquet.write_table(rejects, new / 'rejects.parquet')
         counts = rejects.column('file').value_counts().to_pylist()

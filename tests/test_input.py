@@ -268,8 +268,26 @@ def test_parts_of_one_table_are_not_taken_for_corrections_of_one_another(twin, c
     for n in (1, 2, 3): (place / f'part-{n:05}.csv').unlink()
     first = ingest(folder, tmp_path / 'data'); rows[1::4].to_csv(place / 'part-00001.csv', index=False)
     with pytest.raises(InputError, match=r'part-00000\.csv, .*part-00001\.csv have'): ingest(folder, tmp_path / 'data')
-    assert Dataset(tmp_path / 'data').meta == first
+    assert Dataset(tmp_path / 'data').meta == first and ingest(folder, tmp_path / 'trusted', trust_corrections=True)['replaced'] > 0
     for path in place.iterdir(): path.unlink()
     middle = sorted(rows.t_dat)[len(rows) // 2]
     for name, part in (('a', rows[rows.t_dat < middle]), ('b', rows[rows.t_dat >= middle])): part.to_csv(place / f'{name}.csv', index=False)
     assert ingest(folder, tmp_path / 'data')['transactions'] == len(rows)
+
+
+def test_a_correction_beside_parts_does_not_hide_them(twin, copy_of, tmp_path):
+    "Small parts too, whether they come at once or one by one; the chain of corrections that was accepted step by step is accepted at once."
+    folder = copy_of(twin); rows = pd.read_csv(folder / 'transactions_train.csv', dtype=str).drop_duplicates(['t_dat', 'customer_id', 'article_id']); (folder / 'transactions_train.csv').unlink()
+    day = rows[rows.t_dat == rows.t_dat.value_counts().index[0]]; others = rows[rows.t_dat != day.t_dat.iloc[0]]; place = folder / 'transactions_train'; place.mkdir(); half = len(day) // 2
+    def there(**files):
+        for path in place.iterdir(): path.unlink()
+        for name, part in files.items(): part.to_csv(place / f'{name}.csv', index=False)
+    parts = dict(x1=day[:half], x2=day[half:])
+    there(a=others, b=others[1:], **parts)
+    with pytest.raises(InputError, match='x1.csv, .*x2.csv have purchases of the same day .* 0 are in the next'): ingest(folder, tmp_path / 'at_once')
+    there(a=others, x1=parts['x1']); ingest(folder, tmp_path / 'grown'); parts['x2'].to_csv(place / 'x2.csv', index=False)
+    with pytest.raises(InputError, match='x1.csv, .*x2.csv have'): ingest(folder, tmp_path / 'grown')
+    step = len(day) // 3; chain = dict(x1=day[:2 * step], x2=day[step - 2:], x3=day[2 * step - 4:]); there(a=others, **chain); at_once = ingest(folder, tmp_path / 'chain')
+    there(a=others)
+    for name, part in chain.items(): part.to_csv(place / f'{name}.csv', index=False); grown = ingest(folder, tmp_path / 'chained')
+    assert grown['fingerprint'] == at_once['fingerprint'] and grown['transactions'] == len(others) + len(chain['x3'])
