@@ -109,7 +109,7 @@ def checked(where, key, value, default, said=''):
     if not (default is None or type(value) is expected or (expected is float and type(value) is int)):
         raise Mistake(f"{where}: {key} is {value!r} ({type(value).__name__}), expected {expected.__name__} as in the default {default!r}")
     if not said or value is None is default: return value
-    numbers = value if isinstance(value, list) else [value]
+    numbers = value if isinstance(default, list) else [value]
     if not numbers or not all(within(n, said) for n in numbers): raise Mistake(f"{where}: {key} is {value!r}, expected {'numbers, each' if isinstance(default, list) else 'a number,'} {said}")
     return value
 
@@ -634,6 +634,7 @@ def outputs(pipeline):
 def tune(pipeline):
     "Search the ranker's settings, and write the best into the profile."
     import yaml
+    from recsys_lib.tuning import SPACE
     trials = whole('TRIALS', 20)
     run(pipeline)
     base = {k: v for k, v in pipeline.chosen.get('55_ranking', {}).items() if k in pipeline.declared['56_tuning']}
@@ -641,8 +642,8 @@ def tune(pipeline):
         pipeline.made('56_tuning', trials=trials, **base)
     best = read(pipeline.folder / 'records/56_tuning.json')['tables']['best'][0]
     path = ROOT / 'nbs/params' / f'{pipeline.profile}.yaml'; text = path.read_text(); own = (yaml.safe_load(text) or {}).get('55_ranking') or {}  # and not what it inherits, or SEED
-    settings = {k: v for k, v in {**pipeline.declared['55_ranking'], **pipeline.chosen['55_ranking']}.items() if k in best}
-    if settings == best: return print(f"{shown(path)}: nothing found that is better than what is there")
+    there = {**pipeline.declared['55_ranking'], **pipeline.chosen['55_ranking']}; tried = {k: min(max(there[k], low), high) for k, (low, high, _) in SPACE.items() if k in best}
+    if all(abs(tried[k] - v) <= 1e-3 * abs(v) for k, v in best.items()): return print(f"{shown(path)}: nothing found that is better than what is there")
     values = ', '.join(f'{k}: {v}' for k, v in (own | best).items())
     new, n = re.subn(r'^55_ranking: *\{.*$', f'55_ranking: {{{values}}}', text, flags=re.M)
     if not n and re.search('^55_ranking:', text, re.M): raise Mistake(f"{shown(path)}: expected 55_ranking as one line `55_ranking: {{...}}` to put these settings into: {values}")

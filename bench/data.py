@@ -161,7 +161,7 @@ if __name__ == '__main__':
         parser.add_argument('--work', type=Path, default=HERE.parent / 'reports/runs/bench', help='where to write; what is drawn stays there')
         parser.add_argument('--repeats', type=int, default=3)
         given = parser.parse_args()
-        missing = [name for name in ('articles.csv', 'transactions_train.csv') if given.data and not (given.data / name).exists()]  # pandas and DuckDB alone read H&M's names only
+        missing = [name for name in ('articles.csv', 'customers.csv', 'transactions_train.csv') if given.data and not (given.data / name).exists()]  # pandas and DuckDB alone read H&M's names only
         if missing: parser.error(f'{given.data / missing[0]} is missing; expected a folder of CSV files in the layout of H&M')
         given.work.mkdir(parents=True, exist_ok=True)
         main(given.data, given.work, given.repeats)

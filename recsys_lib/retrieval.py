@@ -400,7 +400,7 @@ def best_first(
 
 # %% ../nbs/35_retrieval.ipynb #be7f23a2
 def highest(
-    scores: np.ndarray,  # (..., n) float; -inf for what must not be listed
+    scores: np.ndarray,  # (..., n) float, none of them nan; -inf for what must not be listed
     k: int,
 ) -> 'tuple[np.ndarray, np.ndarray]':  # (..., k) int32 positions and their scores, best first; ties to the lower position; padded with -1 and -inf
     "Where the k highest scores of each row are."

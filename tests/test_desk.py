@@ -63,6 +63,7 @@ def test_every_number_says_its_limits_and_keeps_them():
 def test_limits(said, good, bad):
     read = module(); assert read.limits(f'so many (of any) rows ({said}); None: all') == said and read.limits('of rows (or more)') == ''
     assert all(read.within(v, said) for v in good) and not any(read.within(v, said) for v in bad)
+    with pytest.raises(read.Mistake, match='expected a number, '): read.checked('here', 'name', [good[0]], None, said)
 
 
 def test_params_tells_type_default_meaning_and_what_the_profile_sets():
@@ -194,7 +195,9 @@ def test_tuning_writes_the_best_into_the_profile_and_nothing_that_was_not_there(
     assert given == dict(trials=20, trees=300, leaves=5, seed=7)
     profile.write_text('55_ranking:\n  leaves: 5\n')
     with pytest.raises(read.Mistake, match='expected 55_ranking as one line'): read.tune(pipeline)
-    pipeline.chosen['55_ranking'] |= dict(leaves=9, truncation=30); profile.write_text(before); read.tune(pipeline); assert profile.read_text() == before and 'nothing found that is better' in capsys.readouterr().out
+    (tmp_path / 'records/56_tuning.json').write_text(json.dumps(dict(tables=dict(best=[dict(leaves=9, truncation=30, lambda_l2=.001)]))))
+    pipeline.chosen['55_ranking'] |= dict(leaves=9, truncation=30, lambda_l2=0.)  # which is tried at the edge of what is searched
+    profile.write_text(before); read.tune(pipeline); assert profile.read_text() == before and 'nothing found that is better' in capsys.readouterr().out
 
 
 def test_profile_refuses_what_it_cannot_measure():
