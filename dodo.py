@@ -634,7 +634,6 @@ def outputs(pipeline):
 def tune(pipeline):
     "Search the ranker's settings, and write the best into the profile."
     import yaml
-    from recsys_lib.tuning import SPACE
     trials = whole('TRIALS', 20)
     run(pipeline)
     base = {k: v for k, v in pipeline.chosen.get('55_ranking', {}).items() if k in pipeline.declared['56_tuning']}
@@ -642,6 +641,7 @@ def tune(pipeline):
         pipeline.made('56_tuning', trials=trials, **base)
     best = read(pipeline.folder / 'records/56_tuning.json')['tables']['best'][0]
     path = ROOT / 'nbs/params' / f'{pipeline.profile}.yaml'; text = path.read_text(); own = (yaml.safe_load(text) or {}).get('55_ranking') or {}  # and not what it inherits, or SEED
+    from recsys_lib.tuning import SPACE
     there = {**pipeline.declared['55_ranking'], **pipeline.chosen['55_ranking']}; tried = {k: min(max(there[k], low), high) for k, (low, high, _) in SPACE.items() if k in best}
     if all(abs(tried[k] - v) <= 1e-3 * abs(v) for k, v in best.items()): return print(f"{shown(path)}: nothing found that is better than what is there")
     values = ', '.join(f'{k}: {v}' for k, v in (own | best).items())
