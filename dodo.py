@@ -67,12 +67,6 @@ def notebooks():
     return found
 
 
-def defaults(path):
-    "The parameters that a notebook declares, with their defaults."
-    source = next(source for source, tags in code_cells(path) if 'parameters' in tags)
-    return {n.targets[0].id: ast.literal_eval(n.value) for n in ast.parse(source).body if isinstance(n, ast.Assign)}
-
-
 def described(path):
     "The parameters that a notebook declares, as rows: name, type, default, and what its comment says of it, with the unit."
     import io, tokenize
@@ -282,8 +276,8 @@ class Pipeline:
         "Read notebooks and profile. Raises `Mistake` before anything runs."
         if self.data and not self.data.is_dir(): raise Mistake(f"DATA={self.data}: no such folder; expected one with the files of articles and transactions")
         found = notebooks()
-        declared = {name: defaults(path) for name, path in found.items()}
-        chosen = parameters(self.profile, declared, {name: {r['parameter']: limits(r['meaning']) for r in described(path)} for name, path in found.items()})
+        rows = {name: described(path) for name, path in found.items()}; declared = {name: {r['parameter']: r['default'] for r in own} for name, own in rows.items()}
+        chosen = parameters(self.profile, declared, {name: {r['parameter']: limits(r['meaning']) for r in own} for name, own in rows.items()})
         if self.seed:
             if not self.seed.isdigit(): raise Mistake(f"SEED={self.seed}: expected a whole number, 0 or more")
             for name in found: chosen[name].update({'seed': int(self.seed)} if 'seed' in declared[name] else {})
@@ -641,9 +635,8 @@ def tune(pipeline):
         pipeline.made('56_tuning', trials=trials, **base)
     best = read(pipeline.folder / 'records/56_tuning.json')['tables']['best'][0]
     path = ROOT / 'nbs/params' / f'{pipeline.profile}.yaml'; text = path.read_text(); own = (yaml.safe_load(text) or {}).get('55_ranking') or {}  # and not what it inherits, or SEED
-    from recsys_lib.tuning import SPACE
-    there = {**pipeline.declared['55_ranking'], **pipeline.chosen['55_ranking']}; tried = {k: min(max(there[k], low), high) for k, (low, high, _) in SPACE.items() if k in best}
-    if all(abs(tried[k] - v) <= 1e-3 * abs(v) for k, v in best.items()): return print(f"{shown(path)}: nothing found that is better than what is there")
+    from recsys_lib.tuning import as_tried, same_settings
+    if same_settings(best, as_tried({**pipeline.declared['55_ranking'], **pipeline.chosen['55_ranking']})): return print(f"{shown(path)}: nothing found that is better than what is there")
     values = ', '.join(f'{k}: {v}' for k, v in (own | best).items())
     new, n = re.subn(r'^55_ranking: *\{.*$', f'55_ranking: {{{values}}}', text, flags=re.M)
     if not n and re.search('^55_ranking:', text, re.M): raise Mistake(f"{shown(path)}: expected 55_ranking as one line `55_ranking: {{...}}` to put these settings into: {values}")
